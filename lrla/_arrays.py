@@ -1,0 +1,106 @@
+"""The only door to array libraries: what kind of array came in, its namespace and device, and the way to the host and back.
+
+Optional libraries are recognised by the module of a type, so that nothing is imported that the user did not import.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import array_api_compat
+import numpy as np
+
+Array = Any  # an array of any namespace
+Kind = Literal["host", "sparse", "device", "device_sparse", "operator", "dask"]
+
+
+def library(x: Any) -> str:
+    """The top-level package that the type of x comes from, through subclasses: "numpy", "cupy", "torch", "dask", ..."""
+    roots = [base.__module__.partition(".")[0] for base in type(x).__mro__]
+    known = ("cupyx", "cupy", "torch", "array_api_strict", "jax", "jaxlib", "dask", "polars", "pandas", "scipy", "numpy")
+    return next((root for root in roots if root in known), roots[0])
+
+
+def kind(x: Any) -> Kind:
+    """Ask once, at the door, which way x takes: everything that NumPy can read is "host"."""
+    origin = library(x)
+    if origin == "dask":
+        return "dask"
+    if origin == "cupyx":
+        return "device_sparse"
+    if origin == "scipy":
+        return "operator" if hasattr(x, "matvec") else "sparse"
+    if origin != "numpy" and array_api_compat.is_array_api_obj(x):
+        return "device"
+    return "operator" if hasattr(x, "matvec") and hasattr(x, "shape") else "host"
+
+
+def namespace(x: Array) -> Any:
+    """The array-API namespace of x; NumPy for SciPy's sparse, CuPy for cupyx's."""
+    if kind(x) == "device_sparse":
+        return array_api_compat.array_namespace(x.data)
+    return array_api_compat.array_namespace(x) if array_api_compat.is_array_api_obj(x) else _numpy()
+
+
+def _numpy() -> Any:
+    import array_api_compat.numpy
+
+    return array_api_compat.numpy
+
+
+def device(x: Array) -> Any:
+    """The device of a dense array; None on the host, where NumPy has only one."""
+    return None if library(x) in ("numpy", "scipy") else array_api_compat.device(x)
+
+
+def to_host(x: Array) -> np.ndarray:
+    """A NumPy array with the values of x.  On an accelerator this waits and copies: once an iteration at the most."""
+    if isinstance(x, np.ndarray):
+        return x
+    return _copy_to_host(x)
+
+
+def _copy_to_host(x: Array) -> np.ndarray:
+    if library(x) == "cupy":
+        return x.get()
+    if library(x) == "torch":
+        return x.cpu().numpy()
+    return np.from_dlpack(x)
+
+
+def from_host(a: np.ndarray, like: Array) -> Array:
+    """The values of a in the namespace and on the device of `like`, in the dtype of a."""
+    xp = namespace(like)
+    return a if xp is _numpy() else xp.asarray(np.ascontiguousarray(a), device=device(like))
+
+
+def real_dtype(x: Array) -> np.dtype:
+    """The dtype of x as a NumPy dtype: float32 stays, everything else is computed in float64."""
+    return np.dtype("float32") if str(x.dtype).endswith("float32") else np.dtype("float64")
+
+
+def astype(x: Array, dtype: np.dtype | str) -> Array:
+    """Convert to float32 or float64 in whatever namespace x lives; x itself where nothing is to do."""
+    xp = namespace(x)
+    return xp.astype(x, getattr(xp, str(np.dtype(dtype))), copy=False)
+
+
+def eps(dtype: Any) -> float:
+    """Spacing of 1.0 in float32 or float64, for a dtype of any namespace."""
+    return float(np.finfo(np.float32 if str(dtype).endswith("float32") else np.float64).eps)
+
+
+def device_errors(x: Array) -> AbstractContextManager[Any]:
+    """Within this context a failed factorization on the device raises (CuPy returns rubbish silently by default)."""
+    if library(x) in ("cupy", "cupyx"):
+        import cupyx
+
+        return cupyx.errstate(linalg="raise")
+    return nullcontext()
+
+
+def describe(x: Array) -> str:
+    """Namespace and device in words, for messages."""
+    where = device(x)
+    return library(x) if where is None else f"{library(x)} on {where}"

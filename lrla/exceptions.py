@@ -1,0 +1,12 @@
+"""Warnings and errors of lrla's own.  Not converging is scikit-learn's `ConvergenceWarning`."""
+
+
+class RankDeficientWarning(UserWarning):
+    """The data has fewer independent directions than the rank that was asked for.
+
+    The result is complete all the same: trailing singular values are exactly zero, and the factors stay orthonormal.
+    """
+
+
+class IterationStopped(RuntimeError):
+    """A `callback` asked the iteration to stop before there was anything to return."""
