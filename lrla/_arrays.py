@@ -1,4 +1,4 @@
-"""The only door to array libraries: what kind of array came in, its namespace and device, and the way to the host and back.
+"""The only door to array libraries: what kind of array came in, its namespace and device, the way to the host and back.
 
 Optional libraries are recognised by the module of a type, so that nothing is imported that the user did not import.
 """
@@ -18,7 +18,19 @@ Kind = Literal["host", "sparse", "device", "device_sparse", "operator", "dask"]
 def library(x: Any) -> str:
     """The top-level package that the type of x comes from, through subclasses: "numpy", "cupy", "torch", "dask", ..."""
     roots = [base.__module__.partition(".")[0] for base in type(x).__mro__]
-    known = ("cupyx", "cupy", "torch", "array_api_strict", "jax", "jaxlib", "dask", "polars", "pandas", "scipy", "numpy")
+    known = (
+        "cupyx",
+        "cupy",
+        "torch",
+        "array_api_strict",
+        "jax",
+        "jaxlib",
+        "dask",
+        "polars",
+        "pandas",
+        "scipy",
+        "numpy",
+    )
     return next((root for root in roots if root in known), roots[0])
 
 

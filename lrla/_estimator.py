@@ -1,4 +1,4 @@
-"""What every estimator shares: the input door of `fit` and `transform`, all-or-nothing methods, and the way home to the host."""
+"""What every estimator shares: the input door of `fit` and `transform`, all-or-nothing methods, the way to the host."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def all_or_nothing(method: Callable[..., Any]) -> Callable[..., Any]:
 class Estimator(BaseEstimator):
     """Base of lrla's estimators.  The type of X decides where the work is done, and fitted arrays stay there."""
 
-    def _check_X(self, X: Any, *, reset: bool, operator: bool = False, like: Any = None, method: str = "transform") -> Any:
+    def _check_X(
+        self, X: Any, *, reset: bool, operator: bool = False, like: Any = None, method: str = "transform"
+    ) -> Any:
         """Check the X of `fit` (reset=True) or of a method of the fitted estimator (`like`: a fitted array).
 
         Returns an ndarray, CSR or CSC, device array or LinearOperator of float32 or float64.
@@ -52,7 +54,8 @@ class Estimator(BaseEstimator):
         else:
             if kind == "sparse":
                 X = _validation.check_sparse(X, "X")
-            return validate_data(self, X, reset=reset, accept_sparse=["csr", "csc"], dtype=list(_validation.FLOATS))
+            with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
+                return validate_data(self, X, reset=reset, accept_sparse=["csr", "csc"], dtype=list(_validation.FLOATS))
         self._check_n_features(X, reset)
         return X
 
@@ -60,10 +63,11 @@ class Estimator(BaseEstimator):
         """For inputs that scikit-learn does not read: what `validate_data` does for the others."""
         if reset:
             self.n_features_in_ = int(X.shape[1])
-            vars(self).pop("feature_names_in_", None)
+            self.__dict__.pop("feature_names_in_", None)
         elif X.shape[1] != self.n_features_in_:
             raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input."
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input."
             )
 
     def _check_same_place(self, X: Any, kind: str, like: Any, method: str) -> None:
@@ -71,8 +75,8 @@ class Estimator(BaseEstimator):
         here = here.replace("cupyx", "cupy")
         if here != there.replace("cupyx", "cupy"):
             raise ValueError(
-                f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the same device as those "
-                f"passed to fit(). Array namespaces used during fit ({here}) and {method} ({there}) differ. "
+                f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the same device as "
+                f"those passed to fit(). Array namespaces used during fit ({here}) and {method} ({there}) differ. "
                 "Move X there, or bring the estimator to the host with to_host()."
             )
 
@@ -93,5 +97,4 @@ class Estimator(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = [np.dtype(dtype).name for dtype in _validation.FLOATS]
         return tags

@@ -1,11 +1,11 @@
 """The Numba policy of lrla: one body, a serial and a parallel twin, and which of them runs where.
 
-A kernel is a plain function on arrays and numbers, decorated with `kernel`.  It is compiled on its first call, cached on
-disk, and releases the GIL.  `numba.prange` in the body runs in parallel in one twin and as `range` in the other.
+A kernel is a plain function on arrays and numbers, decorated with `kernel`.  It is compiled on its first call, cached
+on disk, and releases the GIL.  `numba.prange` in the body runs in parallel in one twin and as `range` in the other.
 
-Calling a kernel picks the twin.  Serial is the rule wherever somebody else already provides the parallelism: in any thread
-but the main one (Dask and joblib threads; two threads in Numba's workqueue layer abort the process), in a worker process,
-in a forked child, and when Numba may use one thread only.
+Calling a kernel picks the twin.  Serial is the rule wherever somebody else already provides the parallelism: in any
+thread but the main one (Dask and joblib threads; two threads in Numba's workqueue layer abort the process), in a worker
+process, in a forked child, and when Numba may use one thread only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Kernel:
         self.__doc__ = body.__doc__
         self.__wrapped__ = body
         self.serial = compile_cached(body, nogil=True, **options)
-        # Numba's cache files are named after the function: the twin needs a name of its own, or the two share one entry.
+        # Numba's cache files are named after the function: the twin needs a name of its own, or they share one entry.
         twin = types.FunctionType(body.__code__, body.__globals__, body.__name__ + "_parallel", body.__defaults__)
         twin.__qualname__ = body.__qualname__ + "_parallel"
         twin.__module__ = body.__module__
@@ -67,17 +67,33 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:
 
 
 def compile_cached(body: Callable[..., Any], **options: Any) -> Any:
-    """`numba.njit` with the disk cache, or without it and with a warning where no folder is writable."""
+    """`numba.njit` with the disk cache, or without it and with a warning where nothing can be written."""
     try:
-        return numba.njit(cache=True, **options)(body)
+        compiled = numba.njit(cache=True, **options)(body)
     except RuntimeError as error:  # "cannot cache function ...: no locator available for file ..."
-        warnings.warn(
-            f"lrla cannot cache its compiled kernels ({error}); they are compiled again in every process. "
-            "Set NUMBA_CACHE_DIR to a writable folder.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        _warn_uncached(error)
         return numba.njit(**options)(body)
+    if compiled is body:  # NUMBA_DISABLE_JIT
+        return compiled
+    save = compiled._cache.save_overload
+
+    def save_or_warn(*args: Any) -> None:
+        try:
+            save(*args)
+        except OSError as error:  # the folder was writable when the kernel was defined
+            _warn_uncached(error)
+
+    compiled._cache.save_overload = save_or_warn
+    return compiled
+
+
+def _warn_uncached(error: Exception) -> None:
+    warnings.warn(
+        f"lrla cannot cache its compiled kernels ({error}); they are compiled again in every process. "
+        "Set NUMBA_CACHE_DIR to a writable folder.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Random numbers that are a pure function of (seed, coordinates): Philox4x32-10 (Salmon et al., SC11, 2011).
 
-The same seed gives the same numbers on every device, for every partition of the rows and any number of threads.  The words
-are computed in int64 arithmetic of whatever array namespace is asked for: products wrap modulo 2**64, as they should.
+The same seed gives the same numbers on every device, for every partition of the rows and any number of threads.  The
+words are computed in int64 arithmetic of whatever array namespace is asked for: products wrap modulo 2**64, as they
+should.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CHUNK = 1 << 14  # counters at a time, so that the ten rounds work in cache
 
 
 def seed_sequence(random_state: Any) -> np.random.SeedSequence:
-    """Turn a `random_state` into a seed: an int names it, a generator is asked for four words, None takes fresh entropy.
+    """Turn a `random_state` into a seed: an int names it, a generator gives four words, None takes fresh entropy.
 
     Raises
     ------
@@ -59,7 +60,14 @@ class Stream:
         return cls((k0, k1))
 
     def normal(
-        self, d: int, n: int, *, xp: Any = array_api_compat.numpy, device: Any = None, dtype: str = "float64", first: int = 0
+        self,
+        d: int,
+        n: int,
+        *,
+        xp: Any = array_api_compat.numpy,
+        device: Any = None,
+        dtype: str = "float64",
+        first: int = 0,
     ) -> Any:
         """Standard normal numbers, shape (d, n): entry (j, i) depends on the key, j and `first` + i only.
 
@@ -67,8 +75,16 @@ class Stream:
         """
         groups = -(-d // 4)
         step = max(1, CHUNK // groups)
-        parts = [self._normal_rows(groups, i, min(i + step, first + n), xp, device) for i in range(first, first + n, step)]
-        rows = xp.concat(parts, axis=1) if len(parts) > 1 else parts[0] if parts else xp.empty((4 * groups, 0), device=device)
+        parts = [
+            self._normal_rows(groups, i, min(i + step, first + n), xp, device) for i in range(first, first + n, step)
+        ]
+        rows = (
+            xp.concat(parts, axis=1)
+            if len(parts) > 1
+            else parts[0]
+            if parts
+            else xp.empty((4 * groups, 0), device=device)
+        )
         return xp.astype(rows[:d, :], getattr(xp, dtype), copy=False)
 
     def _normal_rows(self, groups: int, start: int, stop: int, xp: Any, device: Any) -> Any:

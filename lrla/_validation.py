@@ -1,7 +1,7 @@
 """The door: checks of parameters and data.  Every message names the argument, what was found, and the fix.
 
-scikit-learn's public validation does the common part; in front of it stand the inputs that it lets through although they
-end in a wrong number or a crash (masked arrays, sparse indices out of range), behind it nothing.
+scikit-learn's public validation does the common part; in front of it stand the inputs that it lets through although
+they end in a wrong number or a crash (masked arrays, sparse indices out of range), behind it nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ def check_integer(value: Any, name: str, minimum: int, maximum: int | None = Non
     wanted = f"an integer >= {minimum}" if maximum is None else f"an integer in [{minimum}, {maximum}]"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be {wanted}; got {value!r} of type {type(value).__name__}.{hint}")
-    if value < minimum or (maximum is not None and value > maximum):
-        raise ValueError(f"{name} must be {wanted}; got {value}.{hint}")
-    return int(value)
+    number = int(value)
+    if number < minimum or (maximum is not None and number > maximum):
+        raise ValueError(f"{name} must be {wanted}; got {number}.{hint}")
+    return number
 
 
 def check_rank(value: Any, shape: tuple[int, int], name: str) -> int:
@@ -47,11 +48,15 @@ def check_real(
     wanted = f"a real number in {'[' if closed[0] else '('}{low}, {high}{']' if closed[1] else ')'}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {wanted}; got {value!r} of type {type(value).__name__}.")
-    above = value >= low if closed[0] else value > low
-    below = value <= high if closed[1] else value < high
-    if not (math.isfinite(value) and above and below):
-        raise ValueError(f"{name} must be {wanted}; got {value}.")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond float64
+        number = math.inf
+    above = number >= low if closed[0] else number > low
+    below = number <= high if closed[1] else number < high
+    if not (math.isfinite(number) and above and below):
+        raise ValueError(f"{name} must be {wanted}; got {number}.")
+    return number
 
 
 def check_choice(value: Any, name: str, choices: Sequence[Any]) -> Any:
@@ -97,13 +102,16 @@ def check_matrix(A: Any, name: str = "A", *, sparse: bool = True, operator: bool
     kind = _arrays.kind(A)
     if kind == "operator":
         if not operator:
-            raise TypeError(f"{name} is a LinearOperator; this routine needs the entries: pass an array or a sparse matrix.")
+            raise TypeError(
+                f"{name} is a LinearOperator; this routine needs the entries: pass an array or a sparse matrix."
+            )
         return check_operator(A, name)
     if kind in ("device", "device_sparse"):
         return check_device(A, name, sparse=sparse, dtype=dtype)
     if kind == "sparse":
         A = check_sparse(A, name)
-    checked = check_array(A, accept_sparse=["csr", "csc"] if sparse else False, dtype=list(FLOATS), input_name=name)
+    with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
+        checked = check_array(A, accept_sparse=["csr", "csc"] if sparse else False, dtype=list(FLOATS), input_name=name)
     return cast(checked, dtype, name)
 
 
@@ -115,7 +123,8 @@ def refuse_unsupported(X: Any, name: str) -> None:
     if origin == "dask":
         if any(math.isnan(size) for size in getattr(X, "shape", ()) if isinstance(size, float)):
             raise TypeError(
-                f"{name} is a Dask array with unknown chunk sizes; call {name}.compute_chunk_sizes() and then {name}.compute()."
+                f"{name} is a Dask array with unknown chunk sizes; call {name}.compute_chunk_sizes() and then "
+                f"{name}.compute()."
             )
         raise TypeError(f"{name} is a Dask collection, which is not supported here yet; pass {name}.compute().")
     if origin in ("jax", "jaxlib"):
@@ -129,13 +138,15 @@ def refuse_unsupported(X: Any, name: str) -> None:
 
 
 def _refuse_text_columns(X: Any, name: str) -> None:
-    for column, dtype in zip(X.columns, X.dtypes, strict=True):
+    for i, (column, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
         if str(dtype) in ("object", "string", "str", "String", "Object", "category", "Categorical"):
+            values = X.iloc[:, i] if hasattr(X, "iloc") else X[column]  # pandas allows two columns of one name
             try:
-                np.asarray(X[column].to_list(), dtype=np.float64)
+                np.asarray(values.to_list(), dtype=np.float64)
             except (ValueError, TypeError):
                 raise ValueError(
-                    f"{name} has a column that is not numeric: {column!r} (dtype {dtype}). Encode it as numbers, or drop it."
+                    f"{name} has a column that is not numeric: {column!r} (dtype {dtype}). Encode it as numbers, or "
+                    "drop it."
                 ) from None
 
 
@@ -148,7 +159,9 @@ def check_sparse(X: Any, name: str) -> Any:
         If X is not two-dimensional, an index is out of range, or the index pointer does not fit the entries.
     """
     if X.ndim != 2:
-        raise ValueError(f"{name} must be a 2-dimensional sparse matrix; got a {X.ndim}-dimensional {type(X).__name__}.")
+        raise ValueError(
+            f"{name} must be a 2-dimensional sparse matrix; got a {X.ndim}-dimensional {type(X).__name__}."
+        )
     if X.format in ("csr", "csc", "bsr"):
         _check_compressed(X, name)
     elif X.format == "coo":
@@ -172,8 +185,8 @@ def _check_compressed(X: Any, name: str) -> None:
         raise ValueError(f"{name}.indptr must start at 0, never decrease, and have {rows + 1} entries.")
     if indptr[-1] != len(indices) or len(indices) != len(X.data):
         raise ValueError(
-            f"{name}.indptr[-1] is {indptr[-1]}, but {name} has {len(indices)} indices and {len(X.data)} stored values; "
-            "the three must agree."
+            f"{name}.indptr[-1] is {indptr[-1]}, but {name} has {len(indices)} indices and {len(X.data)} stored "
+            "values; the three must agree."
         )
     _check_range(indices, columns, f"index of {name}")
 
@@ -181,7 +194,9 @@ def _check_compressed(X: Any, name: str) -> None:
 def _check_range(indices: np.ndarray, size: int, what: str) -> None:
     if len(indices) and (indices.min() < 0 or indices.max() >= size):
         bad = indices.min() if indices.min() < 0 else indices.max()
-        raise ValueError(f"The {what} must lie in [0, {size}); found {bad}. Rebuild the matrix from (data, (row, col)).")
+        raise ValueError(
+            f"The {what} must lie in [0, {size}); found {bad}. Rebuild the matrix from (data, (row, col))."
+        )
 
 
 def check_device(X: Any, name: str, *, sparse: bool = True, dtype: Any = None) -> Any:
@@ -195,14 +210,17 @@ def check_device(X: Any, name: str, *, sparse: bool = True, dtype: Any = None) -
         values = X
     xp = _arrays.namespace(X)
     if X.ndim != 2:
-        raise ValueError(f"{name} must be a 2-dimensional array; got {X.ndim} dimension(s). Reshape it to (rows, columns).")
+        raise ValueError(
+            f"{name} must be a 2-dimensional array; got {X.ndim} dimension(s). Reshape it to (rows, columns)."
+        )
     if min(X.shape) < 1:
         raise ValueError(f"{name} has shape {tuple(X.shape)}; a minimum of 1 row and 1 column is required.")
     if xp.isdtype(values.dtype, "complex floating"):
         raise ValueError(f"{name} is complex; Complex data not supported. Pass its real part.")
     target = np.dtype(dtype) if dtype is not None else _arrays.real_dtype(values)
     if str(values.dtype).rpartition(".")[2] != target.name:
-        X = X.astype(target) if values is not X else _arrays.astype(X, target)
+        with np.errstate(over="ignore"):  # for array libraries that are NumPy underneath; refused below
+            X = X.astype(target) if values is not X else _arrays.astype(X, target)
         values = X.data if values is not X and _arrays.kind(X) == "device_sparse" else X
     if not bool(xp.all(xp.isfinite(values))):
         raise ValueError(f"Input {name} contains NaN or infinity.")
@@ -235,7 +253,9 @@ def check_vector(v: Any, size: int, name: str, like: Any) -> Any:
     kind = _arrays.kind(v)
     if kind == "device":
         if _arrays.describe(v) != _arrays.describe(like):
-            raise ValueError(f"{name} is on {_arrays.describe(v)}, but the matrix on {_arrays.describe(like)}; move one of them.")
+            raise ValueError(
+                f"{name} is on {_arrays.describe(v)}, but the matrix on {_arrays.describe(like)}; move one of them."
+            )
         v = _arrays.to_host(v)
     v = check_array(v, ensure_2d=False, dtype=np.float64, input_name=name)
     if v.shape != (size,):

@@ -1,0 +1,359 @@
+"""A tour of lrla on real data: `make demo`, or `python examples/tour.py` with matplotlib for the pictures.
+
+The data is what every machine has: the source files of Python's standard library as a corpus of text, and the
+handwritten digits that come with scikit-learn.  Tables go to the terminal, and with pictures to build/tour/index.html.
+
+A section is a function that returns a `Section`; the list SECTIONS at the end says which are shown.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import keyword
+import sysconfig
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from report import Picture, Section, Table, publish
+from scipy.linalg import subspace_angles
+from scipy.sparse.linalg import norm, svds
+from sklearn.datasets import load_digits
+from sklearn.decomposition import TruncatedSVD as SklearnTruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+
+import lrla
+
+OUTPUT = Path(__file__).parents[1] / "build" / "tour"
+QUERIES = ("http/client.py", "json/decoder.py", "random.py", "zipfile.py", "zipfile/__init__.py", "calendar.py")
+PACKAGES = ("tkinter/", "asyncio/", "unittest/", "email/", "ctypes/")
+RANK = 100
+BATCH = 32  # files in a batch of the stream
+
+BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#2c6fbb", "#d9731a", "#3a8f5c", "#8a55b5", "#c23b52", "#c4c4c4"
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return function(), time.perf_counter() - start
+
+
+# ---------------------------------------------------------------------------------------------------- the corpus
+
+
+@dataclass(frozen=True)
+class Corpus:
+    names: list[str]  # of the files, like "http/client.py"
+    words: np.ndarray
+    counts: scipy.sparse.csr_array  # files x words
+    weights: scipy.sparse.csr_array  # the same as TF-IDF in rows of length 1
+
+
+@functools.cache
+def corpus() -> Corpus:
+    """The standard library's modules and test modules, without tables of characters and the data that tests read."""
+    root = Path(sysconfig.get_path("stdlib"))
+    paths = [path for path in sorted(root.rglob("*.py")) if is_wanted(path.relative_to(root).parts)]
+    vectorizer = CountVectorizer(
+        token_pattern=r"[A-Za-z_]\w{2,}", lowercase=False, min_df=2, max_df=0.5, stop_words=keyword.kwlist
+    )
+    counts = scipy.sparse.csr_array(vectorizer.fit_transform(path.read_text("utf-8", "replace") for path in paths))
+    weights = scipy.sparse.csr_array(TfidfTransformer(sublinear_tf=True).fit_transform(counts))
+    names = [path.relative_to(root).as_posix() for path in paths]
+    return Corpus(names, vectorizer.get_feature_names_out(), counts, weights)
+
+
+def is_wanted(parts: tuple[str, ...]) -> bool:
+    if {"site-packages", "dist-packages", "encodings", "tests", "idle_test", "__pycache__"} & set(parts):
+        return False
+    return parts[0] != "test" or len(parts) == 2
+
+
+@functools.cache
+def batch_fit() -> lrla.TruncatedSVD:
+    return lrla.TruncatedSVD(RANK, tol=1e-6, random_state=0).fit(corpus().weights)
+
+
+# ---------------------------------------------------------------------------------------------------- like files
+
+
+def neighbours() -> Section:
+    c = corpus()
+    pipeline = make_pipeline(
+        TfidfTransformer(sublinear_tf=True),
+        lrla.TruncatedSVD(RANK, random_state=0),
+        Normalizer(),
+        NearestNeighbors(n_neighbors=5),
+    )
+    _, seconds = timed(lambda: pipeline.fit(c.counts))
+    points = pipeline[:-1].transform(c.counts)
+    queries = [c.names.index(query) for query in QUERIES if query in c.names]
+    distances, found = pipeline[-1].kneighbors(points[queries])
+    alike = [
+        tuple(c.names[j] if j == js[0] else f"{c.names[j]} {1 - d**2 / 2:.2f}" for j, d in zip(js, ds, strict=True))
+        for js, ds in zip(found, distances, strict=True)
+    ]
+    hits, tests = matched_tests(c.names, points)
+    rows, columns = c.counts.shape
+    return Section(
+        "Files that are like each other",
+        f"The corpus: {rows} source files of Python's standard library, {columns} different identifiers and words, "
+        f"{c.counts.nnz} entries ({c.counts.nnz / (rows * columns):.1%}). A scikit-learn pipeline of TF-IDF weights, "
+        f"lrla.TruncatedSVD({RANK}), rows of unit length and a nearest-neighbour search was fitted in {seconds:.1f} s, "
+        "compilation on the first call included. With each file stands its cosine to the one on the left.",
+        [Table(("the files most like", "1st", "2nd", "3rd", "4th"), alike, left=True)],
+        [
+            f"A check: for {hits} of {tests} test modules test_X.py ({hits / max(tests, 1):.0%}), the file X.py "
+            "that they test is among the three nearest library files."
+        ],
+        [
+            Picture("words", "The eight words with the largest weight in six of the components", draw_words, (8, 4.2)),
+            Picture(
+                "map",
+                "All files, seen from where five packages differ most: two principal components of these",
+                draw_map,
+            ),
+        ],
+    )
+
+
+def matched_tests(names: list[str], points: np.ndarray) -> tuple[int, int]:
+    """How often the file that a test module is about is among its three nearest, of how many that have such a file."""
+    library = [i for i, name in enumerate(names) if "test" not in name]
+    position = {names[i]: place for place, i in enumerate(library)}
+    target = {}
+    for i, name in enumerate(names):
+        subject = name.removesuffix(".py").removeprefix("test/test_")
+        place = position.get(f"{subject}.py", position.get(f"{subject}/__init__.py"))
+        if name.startswith("test/test_") and place is not None:
+            target[i] = place
+    if not target:
+        return 0, 0
+    found = NearestNeighbors(n_neighbors=3).fit(points[library]).kneighbors(points[list(target)], return_distance=False)
+    return int(np.sum(found == np.array(list(target.values()))[:, None])), len(target)
+
+
+def draw_words(figure: Any) -> None:
+    words, V = corpus().words, batch_fit().components_
+    for axes, i in zip(figure.subplots(2, 3).ravel(), range(1, 7), strict=True):
+        order = np.argsort(-np.abs(V[i]))[7::-1]
+        axes.barh(range(8), V[i, order], color=np.where(V[i, order] > 0, BLUE, ORANGE))
+        axes.set_yticks(range(8), words[order], fontsize=7)
+        axes.set_xticks([])
+        axes.set_title(f"component {i + 1}", fontsize=9)
+
+
+def draw_map(figure: Any) -> None:
+    c = corpus()
+    points = Normalizer().fit_transform(batch_fit().transform(c.weights))
+    members = {package: [i for i, name in enumerate(c.names) if name.startswith(package)] for package in PACKAGES}
+    x, y = lrla.PCA(2, random_state=0).fit(points[list(itertools.chain(*members.values()))]).transform(points).T
+    axes = figure.subplots()
+    axes.scatter(x, y, s=6, color=GREY, linewidths=0)
+    for (package, chosen), color in zip(members.items(), (BLUE, ORANGE, GREEN, PURPLE, RED), strict=True):
+        axes.scatter(x[chosen], y[chosen], s=14, color=color, label=package, linewidths=0)
+    axes.set_axis_off()
+    axes.legend(frameon=False, fontsize=8)
+
+
+# ---------------------------------------------------------------------------------------------------- accuracy
+
+
+@functools.cache
+def fits() -> dict[str, tuple[np.ndarray, str, float]]:
+    """Method -> singular values, the largest residual relative to its singular value where it is known, seconds."""
+    A = corpus().weights
+    exact, seconds = timed(lambda: np.sort(svds(A, RANK, tol=0, return_singular_vectors=False))[::-1])
+    found = {"scipy svds, tol=0": (exact, "", seconds)}
+    peer, seconds = timed(lambda: SklearnTruncatedSVD(RANK, random_state=0).fit(A))
+    found["scikit-learn, defaults"] = (np.sort(peer.singular_values_)[::-1], "", seconds)
+    for tol in (1e-1, 1e-3, 1e-6):
+        svd, seconds = timed(lambda tol=tol: lrla.TruncatedSVD(RANK, tol=tol, random_state=0).fit(A))
+        residual = np.max(svd.residuals_ / svd.singular_values_)
+        found[f"lrla, tol={tol:g}"] = (svd.singular_values_, f"{residual:.0e}", seconds)
+    return found
+
+
+def accuracy() -> Section:
+    exact = fits()["scipy svds, tol=0"][0]
+    rows = [
+        (name, residual, "reference" if s is exact else f"{np.max(np.abs(s / exact - 1)):.0e}", f"{seconds:.2f} s")
+        for name, (s, residual, seconds) in fits().items()
+    ]
+    half = lrla.TruncatedSVD(0.5, random_state=0).fit(corpus().weights)
+    return Section(
+        "Accuracy is what is asked for",
+        f"The {RANK} leading singular values of the corpus. The tolerance bounds the residual of every triplet "
+        "relative to its singular value; the error of the singular value itself is about the square of that.",
+        [Table(("method", "largest residual", "worst error in a singular value", "time"), rows)],
+        [
+            "Asked for half of the energy instead of a rank, TruncatedSVD(0.5) takes "
+            f"{half.components_.shape[0]} components."
+        ],
+        [
+            Picture("spectrum", "Left: the singular values. Right: how far each is off", draw_spectrum, (9, 3.8)),
+            Picture("error", "What the best approximation of rank k leaves over, relative to the matrix", draw_error),
+        ],
+    )
+
+
+def draw_spectrum(figure: Any) -> None:
+    left, right = figure.subplots(1, 2)
+    index, exact = np.arange(1, RANK + 1), fits()["scipy svds, tol=0"][0]
+    left.semilogx(index, exact, "o", ms=3, color="black")
+    left.set(xlabel="index", ylabel="singular value", ylim=(0, None))
+    for (name, (s, _, _)), color in zip(list(fits().items())[1:], (RED, GREEN, BLUE, PURPLE), strict=True):
+        right.semilogy(index, np.maximum(np.abs(s / exact - 1), 1e-16), "o", ms=3, color=color, label=name)
+    right.set(xlabel="index", ylabel="relative error", ylim=(5e-17, 1e1))
+    right.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
+
+
+def draw_error(figure: Any) -> None:
+    left = np.sqrt(1 - np.cumsum(batch_fit().singular_values_ ** 2) / norm(corpus().weights) ** 2)
+    axes = figure.subplots()
+    axes.plot(np.arange(RANK + 1), [1, *left], color=BLUE)
+    axes.set(xlabel="rank k", ylabel="relative error", xlim=(0, RANK), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+
+
+# ---------------------------------------------------------------------------------------------------- streaming
+
+
+@functools.cache
+def in_order_of_appearance() -> scipy.sparse.csr_array:
+    """The files in random order, and the words in the order in which they first turn up."""
+    A = corpus().weights
+    A = A[np.random.default_rng(0).permutation(A.shape[0])].tocoo()
+    first = np.full(A.shape[1], A.shape[0])
+    np.minimum.at(first, A.col, A.row)
+    return A.tocsr()[:, np.argsort(first, kind="stable")]
+
+
+@functools.cache
+def stream(n_oversamples: int) -> tuple[lrla.TruncatedSVD, list[tuple[int, float]], float]:
+    """The model after all batches, its own relative error after each, and the seconds."""
+    A = in_order_of_appearance()
+    svd = lrla.TruncatedSVD(RANK, n_oversamples=n_oversamples, random_state=0)
+    energy = np.cumsum(A.multiply(A).sum(axis=1))
+    errors, known, seconds = [], 0, 0.0
+    for start in range(0, A.shape[0], BATCH):
+        rows = A[start : start + BATCH]
+        known = max(known, rows.indices.max() + 1)  # columns that exist by now
+        _, spent = timed(lambda rows=rows, known=known: svd.partial_fit(rows[:, :known], allow_new_features=True))
+        seconds += spent
+        stop = start + rows.shape[0]
+        errors.append((stop, svd.reconstruction_error_ / np.sqrt(energy[stop - 1])))
+    return svd, errors, seconds
+
+
+def streaming() -> Section:
+    A = in_order_of_appearance()
+    best, seconds = timed(lambda: lrla.TruncatedSVD(RANK, tol=1e-6, random_state=0).fit(A))
+    rows = [stream_row("batch fit", best, best, A, seconds)]
+    for n_oversamples in (10, RANK):
+        svd, errors, seconds = stream(n_oversamples)
+        rows.append(stream_row(f"stream, n_oversamples={n_oversamples}", svd, best, A, seconds))
+    return Section(
+        "One pass in small batches, with a growing vocabulary",
+        f"partial_fit reads the files once, in {len(errors)} batches of {BATCH} in random order, and a word gets its "
+        f"column when it first turns up, {A.shape[1]} in the end. The model knows its error without the data: "
+        "reconstruction_error_.",
+        [
+            Table(
+                ("", "its own error", "error on the data", "worst singular value", "angle of the first 10", "time"),
+                rows,
+            )
+        ],
+        [
+            "Both errors are relative to the matrix. An updated SVD is that of what it kept plus the new rows: what it "
+            "dropped on the way is lost, is counted in its own error, and becomes less with more oversampling."
+        ],
+        [Picture("streaming", "The stream against batch fits of the same files", draw_stream, (9, 3.8))],
+    )
+
+
+def stream_row(name: str, svd: Any, best: Any, A: Any, seconds: float) -> tuple[str, ...]:
+    total = norm(A)
+    own = svd.reconstruction_error_ / total
+    measured = np.sqrt(1 - (np.linalg.norm(A @ svd.components_.T) / total) ** 2)
+    angle = np.degrees(np.max(subspace_angles(svd.components_[:10].T, best.components_[:10].T)))
+    lost = np.max(1 - svd.singular_values_ / best.singular_values_)
+    return (name, f"{own:.4f}", f"{measured:.4f}", f"{abs(lost):.0e}", f"{angle:.1e}°", f"{seconds:.2f} s")
+
+
+def draw_stream(figure: Any) -> None:
+    A = in_order_of_appearance()
+    left, right = figure.subplots(1, 2)
+    index = np.arange(1, RANK + 1)
+    for n_oversamples, color in ((10, ORANGE), (RANK, BLUE)):
+        svd, errors, _ = stream(n_oversamples)
+        left.plot(*zip(*errors, strict=True), color=color, label=f"stream, n_oversamples={n_oversamples}")
+        below = 1 - svd.singular_values_ / lrla.TruncatedSVD(RANK, tol=1e-6, random_state=0).fit(A).singular_values_
+        right.semilogy(index, np.maximum(below, 1e-16), ".", color=color)
+    stops = [stop for stop, _ in errors][5::6]
+    fits = [lrla.TruncatedSVD(RANK, random_state=0).fit(A[:stop]) for stop in stops]
+    optima = [fit.reconstruction_error_ / norm(A[:stop]) for fit, stop in zip(fits, stops, strict=True)]
+    left.plot(stops, optima, "o", ms=4, color="black", label="batch fit")
+    left.set(xlabel="files read", ylabel="relative error, by its own account", ylim=(0, 1))
+    left.legend(frameon=False, fontsize=8)
+    right.set(xlabel="index of the singular value", ylabel="stream below batch, relative")
+
+
+# ---------------------------------------------------------------------------------------------------- digits
+
+
+def digits() -> Section:
+    X, y = load_digits(return_X_y=True)
+    rows = []
+    for k in (2, 5, 10, 20, 40):
+        pca = lrla.PCA(k, random_state=0)
+        score = cross_val_score(make_pipeline(pca, KNeighborsClassifier(3)), X, y).mean()
+        rows.append((f"PCA({k})", f"{pca.fit(X).explained_variance_ratio_.sum():.1%}", f"{score:.1%}"))
+    score = cross_val_score(KNeighborsClassifier(3), X, y).mean()
+    rows.append(("all 64 pixels", "100.0%", f"{score:.1%}"))
+    whole, streamed = lrla.PCA(20, random_state=0).fit(X), lrla.IncrementalPCA(20)
+    for start in range(0, len(X), 7):
+        streamed.partial_fit(X[start : start + 7])
+    difference = np.max(np.abs(streamed.explained_variance_ / whole.explained_variance_ - 1))
+    return Section(
+        "Handwritten digits",
+        f"{len(X)} images of 8 x 8 pixels: PCA and a classifier that asks the 3 nearest neighbours, in one pipeline, "
+        "scored by 5-fold cross-validation.",
+        [Table(("features", "variance explained", "digits recognised"), rows)],
+        [f"IncrementalPCA(20), fed 7 images at a time, has the variances of PCA(20) to {difference:.0e}."],
+        [Picture("digits", "Components of the digits, and one digit rebuilt from k of them", draw_digits, (8, 3.2))],
+    )
+
+
+def draw_digits(figure: Any) -> None:
+    X, _ = load_digits(return_X_y=True)
+    pca = lrla.PCA(40, random_state=0).fit(X)
+    score = pca.transform(X[:1])[0]
+    above, below = figure.subplots(2, 6)
+    draw_image(above[0], pca.mean_, "mean", "gray_r", (0, 16))
+    for i, axes in enumerate(above[1:]):
+        draw_image(axes, pca.components_[i], f"component {i + 1}", "RdBu", (-0.4, 0.4))
+    draw_image(below[0], X[0], "a digit", "gray_r", (0, 16))
+    for k, axes in zip((2, 5, 10, 20, 40), below[1:], strict=True):
+        draw_image(axes, pca.mean_ + score[:k] @ pca.components_[:k], f"k = {k}", "gray_r", (0, 16))
+
+
+def draw_image(axes: Any, image: np.ndarray, title: str, colors: str, limits: tuple[float, float]) -> None:
+    axes.imshow(image.reshape(8, 8), cmap=colors, vmin=limits[0], vmax=limits[1])
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()
+
+
+SECTIONS = [neighbours, accuracy, streaming, digits]
+
+if __name__ == "__main__":
+    publish(f"lrla {lrla.__version__}: a tour", SECTIONS, OUTPUT)

@@ -1,0 +1,219 @@
+"""A matrix, however it is stored, seen through its products with blocks of vectors.
+
+Block vectors are the rows of C-contiguous arrays: ``forward(X)`` takes (b, n) to (b, m), ``adjoint(Y)`` takes (b, m) to
+(b, n), and ``gram(X)`` is both.  With the large matrix as the right operand a skinny GEMM is 1.3 to 1.7 times faster.
+A `mean` is subtracted from every row inside the products, so that centring neither densifies nor copies: the operator is
+``A - 1 mean^T``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from lrla import _arrays
+
+BLOCK_BYTES = 1 << 23  # of centred rows at a time, where the mean is too large to be taken off inside the product
+
+
+class Operator(Protocol):
+    """What the algorithms ask of a matrix."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+    xp: Any
+
+    def forward(self, X: Any) -> Any: ...
+    def adjoint(self, Y: Any) -> Any: ...
+    def gram(self, X: Any) -> Any: ...
+    def astype(self, dtype: Any) -> Operator: ...
+    def empty(self, shape: tuple[int, int]) -> Any: ...
+    @property
+    def T(self) -> Operator: ...
+    @property
+    def squared_norm(self) -> float: ...
+
+
+class Transposed:
+    """The transpose of an operator: forward and adjoint change places."""
+
+    def __init__(self, A: Any):
+        self.A = A
+        self.shape = (A.shape[1], A.shape[0])
+        self.dtype, self.xp = A.dtype, A.xp
+
+    def forward(self, X: Any) -> Any:
+        return self.A.adjoint(X)
+
+    def adjoint(self, Y: Any) -> Any:
+        return self.A.forward(Y)
+
+    def gram(self, X: Any) -> Any:
+        return self.A.forward(self.A.adjoint(X))
+
+    def astype(self, dtype: Any) -> Transposed:
+        return Transposed(self.A.astype(dtype))
+
+    def empty(self, shape: tuple[int, int]) -> Any:
+        return self.A.empty(shape)
+
+    @property
+    def T(self) -> Any:
+        return self.A
+
+    @property
+    def squared_norm(self) -> float:
+        return self.A.squared_norm
+
+
+class DenseOperator:
+    """A dense array of any namespace, or a sparse matrix on a device: everything that has `@` and `.T`.
+
+    Parameters
+    ----------
+    A : array of shape (m, n), float32 or float64
+    mean : ndarray of shape (n,), float64, optional
+        Subtracted from every row.
+    """
+
+    def __init__(self, A: Any, mean: np.ndarray | None = None):
+        self.A, self.mean = A, mean
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self.xp = _arrays.namespace(A)
+        self.like = A if _arrays.kind(A) != "device_sparse" else A.data
+        self.dtype = _arrays.real_dtype(self.like)
+        self._mu = None if mean is None else _arrays.from_host(mean.astype(self.dtype), self.like)
+        self._blockwise = mean is not None and self._mean_dominates()
+
+    def _mean_dominates(self) -> bool:
+        """Whether float32 would lose the spread of the data beside its mean (then rows are centred before the product)."""
+        if self.dtype == np.float64 or _arrays.kind(self.A) == "device_sparse":
+            return False
+        raw = squared_norm(self.A)
+        return float(self.mean @ self.mean) * self.shape[0] > 0.9 * raw  # type: ignore[union-attr,operator]
+
+    def forward(self, X: Any) -> Any:
+        """(b, n) -> (b, m)."""
+        if self._blockwise:
+            return self.xp.concat([X @ block.T for _, block in self._centered_blocks()], axis=1)
+        Y = _times_transposed(X, self.A)
+        return Y if self._mu is None else Y - (X @ self._mu)[:, None]
+
+    def adjoint(self, Y: Any) -> Any:
+        """(b, m) -> (b, n)."""
+        if self._blockwise:
+            return sum(Y[:, rows] @ block for rows, block in self._centered_blocks())
+        Z = _times(Y, self.A)
+        return Z if self._mu is None else Z - self.xp.sum(Y, axis=1)[:, None] * self._mu[None, :]
+
+    def gram(self, X: Any) -> Any:
+        """(b, n) -> (b, n), ``X (A^T A)``."""
+        if self._blockwise:
+            return sum((X @ block.T) @ block for _, block in self._centered_blocks())
+        return self.adjoint(self.forward(X))
+
+    def _centered_blocks(self) -> Any:
+        step = max(1, BLOCK_BYTES // (self.dtype.itemsize * self.shape[1]))
+        mu = _arrays.from_host(self.mean, self.like)  # the difference is formed in float64, then rounded once
+        for start in range(0, self.shape[0], step):
+            rows = slice(start, min(start + step, self.shape[0]))
+            yield rows, _arrays.astype(_arrays.astype(self.A[rows, :], np.float64) - mu[None, :], self.dtype)
+
+    def astype(self, dtype: Any) -> DenseOperator:
+        """The same matrix in another precision; self when nothing changes."""
+        return self if self.dtype == dtype else DenseOperator(_arrays.astype(self.A, dtype), self.mean)
+
+    def empty(self, shape: tuple[int, int]) -> Any:
+        """An uninitialised array beside A, in its dtype."""
+        return self.xp.empty(shape, dtype=self.like.dtype, device=_arrays.device(self.like))
+
+    @property
+    def T(self) -> Any:
+        """The transposed operator."""
+        return DenseOperator(self.A.T) if self.mean is None else Transposed(self)
+
+    @property
+    def squared_norm(self) -> float:
+        """``||A - 1 mean^T||_F^2`` in float64."""
+        raw = squared_norm(self.A)
+        if self.mean is None:
+            return raw
+        if self._blockwise:
+            return sum(squared_norm(block) for _, block in self._centered_blocks())
+        ones = self.xp.ones((1, self.shape[0]), dtype=self.like.dtype, device=_arrays.device(self.like))
+        sums = _arrays.to_host(_times(ones, self.A))[0].astype(np.float64)
+        return max(raw - 2.0 * float(self.mean @ sums) + self.shape[0] * float(self.mean @ self.mean), 0.0)
+
+
+def _times_transposed(X: Any, A: Any) -> Any:
+    """``X A^T``; a sparse matrix on a device wants to stand on the left."""
+    return X @ A.T if _arrays.kind(A) != "device_sparse" else (A @ X.T).T
+
+
+def _times(Y: Any, A: Any) -> Any:
+    return Y @ A if _arrays.kind(A) != "device_sparse" else (A.T @ Y.T).T
+
+
+def squared_norm(A: Any) -> float:
+    """Sum of squares in float64, by blocks of rows so that no copy of A is made."""
+    values = A.data if _arrays.kind(A) == "device_sparse" else A
+    xp = _arrays.namespace(values)
+    if values.ndim == 1:
+        values = values[None, :]
+    step = max(1, BLOCK_BYTES // (8 * values.shape[1]))
+    total = xp.zeros((), dtype=xp.float64, device=_arrays.device(values))
+    for start in range(0, values.shape[0], step):
+        part = xp.reshape(_arrays.astype(values[start : start + step, :], np.float64), (-1,))
+        total = total + part @ part
+    return float(total)
+
+
+class ProductOperator:
+    """A SciPy LinearOperator (or anything with `matmat` and `rmatmat`) on the host.
+
+    The mean of its rows is only known when the caller gives it.
+    """
+
+    def __init__(self, A: Any, mean: np.ndarray | None = None):
+        self.A, self.mean = A, mean
+        self.shape = (int(A.shape[0]), int(A.shape[1]))
+        self.dtype = np.dtype(np.float32 if np.dtype(A.dtype) == np.float32 else np.float64)
+        self.xp = _arrays.namespace(np.empty(0))
+
+    def forward(self, X: np.ndarray) -> np.ndarray:
+        """(b, n) -> (b, m)."""
+        Y = np.asarray(self.A.matmat(X.T), dtype=self.dtype).T
+        return Y if self.mean is None else Y - (X @ self.mean.astype(self.dtype))[:, None]
+
+    def adjoint(self, Y: np.ndarray) -> np.ndarray:
+        """(b, m) -> (b, n)."""
+        Z = np.asarray(self.A.rmatmat(Y.T), dtype=self.dtype).T
+        return Z if self.mean is None else Z - np.outer(Y.sum(axis=1), self.mean.astype(self.dtype))
+
+    def gram(self, X: np.ndarray) -> np.ndarray:
+        """(b, n) -> (b, n)."""
+        return self.adjoint(self.forward(X))
+
+    def astype(self, dtype: Any) -> ProductOperator:
+        """Self: the user's operator decides its precision."""
+        return self
+
+    def empty(self, shape: tuple[int, int]) -> np.ndarray:
+        """An uninitialised array in the operator's dtype."""
+        return np.empty(shape, dtype=self.dtype)
+
+    @property
+    def T(self) -> Transposed:
+        """The transposed operator."""
+        return Transposed(self)
+
+    @property
+    def squared_norm(self) -> float:
+        """Sum of squares of the entries, read in blocks of unit vectors along the shorter side: one full product."""
+        side = self if self.shape[0] <= self.shape[1] else self.T
+        total = 0.0
+        for start in range(0, side.shape[0], 256):
+            block = np.eye(min(256, side.shape[0] - start), side.shape[0], start, dtype=self.dtype)
+            total += squared_norm(side.adjoint(block))
+        return total

@@ -1,0 +1,289 @@
+"""`SparseOperator`: a sparse matrix, implicitly centred if wanted, as the products that the solvers ask for."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from lrla._jit import frozen
+from lrla.linalg._kernels import NARROW, WIDE, multiply_panel
+
+# Bytes that the accumulators of one panel may take; there are fewer blocks of rows where they would take more.
+WORK_BUDGET = 256 * 2**20
+# Blocks of rows, and so threads that a product can use.
+MAX_BLOCKS = 16
+# Rows of a panel that are transposed at a time.
+COPY_TILE = 1024
+CACHE_LINE = 64
+NO_SHIFT = frozen(np.empty(0))
+
+
+class _Csr(NamedTuple):
+    """The arrays of a CSR matrix, read-only and of one index type, with its shape."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, shape: tuple[int, int]) -> _Csr:
+        index = np.int32 if indptr.dtype == indices.dtype == np.int32 else np.int64
+        entries = int(indptr[-1])  # SciPy lets the other two be longer
+        return cls(
+            frozen(indptr.astype(index, copy=False)),
+            frozen(indices[:entries].astype(index, copy=False)),
+            frozen(data[:entries]),
+            (int(shape[0]), int(shape[1])),
+        )
+
+    def transposed(self) -> _Csr:
+        turned = scipy.sparse.csr_array(self[:3][::-1], shape=self.shape).tocsc()
+        return _Csr.of(turned.indptr, turned.indices, turned.data, self.shape[::-1])
+
+    def astype(self, dtype: np.dtype) -> _Csr:
+        return self._replace(data=frozen(self.data.astype(dtype)))
+
+    def bounds(self, blocks: int) -> np.ndarray:
+        """First rows of `blocks` blocks with about equal numbers of entries, and then the number of rows."""
+        targets = np.arange(1, blocks) * self.data.size // blocks
+        inner = np.searchsorted(self.indptr, targets.astype(self.indptr.dtype))
+        return frozen(np.concatenate(([0], inner, [self.shape[0]])).astype(np.int64))
+
+
+class _Storage:
+    """A in one or both orientations, its mean and the work arrays: what an operator shares with its transpose.
+
+    `flipped` means A^T everywhere: ``csr(flipped=True)`` is the CSR of A^T.
+    """
+
+    def __init__(self, given: _Csr, flipped: bool, mean: np.ndarray | None):
+        self.given, self.given_flipped, self.mean = given, flipped, mean
+        self.other: _Csr | None = None
+        self.ones = NO_SHIFT if mean is None else frozen(np.ones(given.shape[flipped]))
+        self.work: dict[str, np.ndarray] = {}
+
+    def has(self, flipped: bool) -> bool:
+        return flipped == self.given_flipped or self.other is not None
+
+    def csr(self, flipped: bool) -> _Csr:
+        """CSR of A, or of A^T if flipped; built from the given one on the first request, and kept."""
+        if flipped == self.given_flipped:
+            return self.given
+        if self.other is None:
+            self.other = self.given.transposed()
+        return self.other
+
+    def shift(self, flipped: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors u, v of A - u v^T, or of its transpose if flipped; both empty without a mean."""
+        mean = NO_SHIFT if self.mean is None else self.mean
+        return (mean, self.ones) if flipped else (self.ones, mean)
+
+    def astype(self, dtype: np.dtype) -> _Storage:
+        twin = _Storage(self.given.astype(dtype), self.given_flipped, self.mean)
+        if self.other is not None:
+            twin.other = self.other.astype(dtype)
+        return twin
+
+    @cached_property
+    def squared_norm(self) -> float:
+        csr = self.given
+        values = csr.data.astype(np.float64)
+        if self.mean is None:
+            return float(np.square(values).sum())
+        m, n = csr.shape[::-1] if self.given_flipped else csr.shape
+        column = np.repeat(np.arange(n), np.diff(csr.indptr)) if self.given_flipped else csr.indices
+        # the shifted entries, and the squares of the mean where nothing is stored: no difference of large sums
+        stored = np.bincount(column, minlength=n)
+        return float(np.square(values - self.mean[column]).sum() + ((m - stored) * np.square(self.mean)).sum())
+
+    def work_array(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array with any contents that starts on a cache line; its memory is reused from call to call."""
+        size = math.prod(shape) * dtype.itemsize
+        memory = self.work.get(name)
+        if memory is None or memory.size < size + CACHE_LINE:
+            memory = self.work[name] = np.empty(size + CACHE_LINE, np.uint8)
+        start = -memory.ctypes.data % CACHE_LINE
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+
+class SparseOperator:
+    """The matrix A - 1 mean^T for a sparse A, as products with block vectors; A is never densified nor changed.
+
+    Block vectors are the rows of arrays of the operator's dtype.
+
+    Parameters
+    ----------
+    A : scipy.sparse CSR or CSC matrix or array, (m, n)
+        float32 or float64, validated, without duplicate entries; it may be read-only.
+    mean : (n,) array or None
+        Subtracted from every row, inside the products.  None: no shift.
+
+    Attributes
+    ----------
+    shape : (m, n)
+    dtype : float32 or float64
+    xp : module
+        numpy.
+    T : SparseOperator
+        The transpose, an operator of the same kind that shares the storage and the work arrays.
+    squared_norm : float
+        ||A - 1 mean^T||_F^2, summed in float64 without cancellation.
+
+    Notes
+    -----
+    `forward` and `adjoint` use the orientation that is there.  `gram` needs the rows of the matrix whose Gram product
+    it is: for A in CSC, and for the transpose of A in CSR, it builds the other orientation on the first call and keeps
+    it (about the time of two products with 8 vectors, and the memory of A).
+
+    Work arrays are kept as well: up to 32 (n + 1) (1 + R) numbers for `gram`, where R <= 16 blocks of rows have an
+    accumulator each, R so small that they fit `WORK_BUDGET`; up to 32 (m + n) numbers for `forward`.
+
+    Results are equal to the bit for any number of threads.  An operator, with its transpose, is used from one thread at
+    a time; different operators are independent.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse
+    >>> A = SparseOperator(scipy.sparse.csr_array([[1.0, 0.0], [2.0, 3.0]]))
+    >>> A.gram(np.eye(2))
+    array([[5., 6.],
+           [6., 9.]])
+    """
+
+    xp = np
+
+    def __init__(self, A: Any, mean: np.ndarray | None = None):
+        flipped = A.format == "csc"
+        csr = _Csr.of(A.indptr, A.indices, A.data, A.shape[::-1] if flipped else A.shape)
+        mean = None if mean is None else frozen(np.asarray(mean, dtype=np.float64))
+        self._set(_Storage(csr, flipped, mean), flipped=False)
+
+    def _set(self, storage: _Storage, flipped: bool) -> SparseOperator:
+        given = storage.given
+        self.shape = given.shape if flipped == storage.given_flipped else given.shape[::-1]
+        self.dtype = given.data.dtype
+        self._storage, self._flipped = storage, flipped
+        return self
+
+    @property
+    def T(self) -> SparseOperator:
+        return object.__new__(SparseOperator)._set(self._storage, not self._flipped)
+
+    def astype(self, dtype: Any) -> SparseOperator:
+        """Return the operator with values of `dtype` (itself if it has it); the index arrays are shared."""
+        if self.dtype == dtype:
+            return self
+        return object.__new__(SparseOperator)._set(self._storage.astype(np.dtype(dtype)), self._flipped)
+
+    def empty(self, shape: tuple[int, int]) -> np.ndarray:
+        """An uninitialised block of vectors."""
+        return np.empty(shape, self.dtype)
+
+    @property
+    def squared_norm(self) -> float:
+        return self._storage.squared_norm
+
+    def forward(self, X: np.ndarray) -> np.ndarray:
+        """Return X B^T, (b, m), for X (b, n), where B is the operator."""
+        return self._product(X, self.shape[1], result_rows=self._flipped)
+
+    def adjoint(self, Y: np.ndarray) -> np.ndarray:
+        """Return Y B, (b, n), for Y (b, m), where B is the operator."""
+        return self._product(Y, self.shape[0], result_rows=not self._flipped)
+
+    def gram(self, X: np.ndarray) -> np.ndarray:
+        """Return `adjoint(forward(X))`, (b, n), for X (b, n); A is read once for every 32 vectors."""
+        return self._run(self._flipped, X, self.shape[1], gather=True, scatter=True)
+
+    def _product(self, vectors: np.ndarray, length: int, result_rows: bool) -> np.ndarray:
+        # Gather over the CSR whose rows are those of the result where it is there, else scatter over the other one.
+        if self._storage.has(result_rows):
+            return self._run(result_rows, vectors, length, gather=True, scatter=False)
+        return self._run(not result_rows, vectors, length, gather=False, scatter=True)
+
+    def _run(self, flipped: bool, source: np.ndarray, length: int, gather: bool, scatter: bool) -> np.ndarray:
+        """Multiply `source` by the CSR of A (of A^T if flipped), its transpose, or one after the other, in panels."""
+        if source.ndim != 2 or source.shape[1] != length or source.dtype != self.dtype:
+            raise ValueError(
+                f"block vectors must be rows of an array of shape (b, {length}) and dtype {self.dtype}, "
+                f"not {source.shape} and {source.dtype}"
+            )
+        csr, source = self._storage.csr(flipped), frozen(source)
+        result = self.empty((len(source), csr.shape[1] if scatter else csr.shape[0]))
+        start = 0
+        while start < len(source):
+            # up to two narrow panels cost no more than a wide one with empty lanes
+            width = NARROW if len(source) - start <= 2 * NARROW else WIDE
+            part = slice(start, start + width)
+            self._multiply(csr, flipped, source[part], result[part], width, gather, scatter)
+            start += width
+        return result
+
+    def _multiply(
+        self,
+        csr: _Csr,
+        flipped: bool,
+        source: np.ndarray,
+        result: np.ndarray,
+        width: int,
+        gather: bool,
+        scatter: bool,
+    ) -> None:
+        """Do one panel: Y = A X - u t^T with t = X v, and Z = A^T Y - v (u^T Y).
+
+        The shift stays inside the product: u is a last column of A, and -t^T a last row of the panel.
+        """
+        (m, n), b = csr.shape, len(source)
+        u, v = self._storage.shift(flipped)
+        bounds = csr.bounds(_block_count(csr, width) if scatter else MAX_BLOCKS)
+        totals_shape = (len(bounds) - 1, n + 1, width) if scatter else (1, m, width)
+        panel = self._storage.work_array("panel", (n + 1 if gather else m, width), self.dtype)
+        totals = self._storage.work_array("totals", totals_shape, self.dtype)
+        _transpose_into(source, panel)
+        panel[:, b:] = 0
+        if gather and u.size:
+            panel[n, :b] = -np.einsum("ij,j->i", source, v)
+        multiply_panel(*csr[:3], u, bounds, panel, totals, gather, scatter)
+        _transpose_sum_into(totals, result)
+        if scatter and u.size:
+            s = totals[:, n, :b].sum(axis=0, dtype=np.float64)  # u^T Y
+            np.subtract(result, s[:, np.newaxis] * v, out=result, casting="same_kind")
+
+
+def _transpose_into(source: np.ndarray, panel: np.ndarray) -> None:
+    """panel[j, lane] = source[lane, j], tiles at a time, which stay in cache."""
+    b, n = source.shape
+    for low in range(0, n, COPY_TILE):
+        high = min(low + COPY_TILE, n)
+        panel[low:high, :b] = source[:, low:high].T
+
+
+def _transpose_sum_into(totals: np.ndarray, result: np.ndarray) -> None:
+    """result[lane, j] = sum over r, in order, of totals[r, j, lane]; `totals` is used up."""
+    b, n = result.shape
+    for low in range(0, n, COPY_TILE):
+        tile = totals[:, low : min(low + COPY_TILE, n)]
+        for r in range(1, len(tile)):
+            tile[0] += tile[r]
+        result[:, low : low + COPY_TILE] = tile[0, :, :b].T
+
+
+def _block_count(csr: _Csr, width: int) -> int:
+    """Number of blocks of rows that have an accumulator each: a power of two that the matrix alone decides.
+
+    To clear and sum one more accumulator costs as much as 1 to 3 entries for each of its rows.  With 2 R^2 entries in a
+    column the total for R blocks stays below 20 % of the time of one thread (measured: 3 to 6 % for 2 blocks, 2 to 20 %
+    for 4 blocks), against the gain of R threads.
+    """
+    columns = csr.shape[1]
+    blocks = 1
+    while 2 * blocks <= MAX_BLOCKS and csr.indices.size >= 2 * (2 * blocks) ** 2 * columns:
+        blocks *= 2
+    while blocks > 1 and blocks * columns * width * csr.data.itemsize > WORK_BUDGET:
+        blocks //= 2
+    return blocks

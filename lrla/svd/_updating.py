@@ -1,0 +1,258 @@
+"""The algebra of updating a truncated SVD: small matrices in, a rotation of the two factors out.
+
+A is known as U diag(s) V^T, with U (m x r) and V (n x r) orthonormal.  None of these functions sees U or V; what they need
+of them are the products with the new data.  Symbols:
+
+=========  =====================================================================================================
+E (s x n)  new rows;  C = E V (s x r) their part in the span of V, N = E E^T (s x s) their Gram matrix
+R^T, B     E - C V^T = R^T Q^T with Q = (E - C V^T)^T B orthonormal (n x q): R^T is called `Rt` (s x q), B is (s x q)
+M          the small matrix whose SVD F S G^T is the update: [[diag(s), 0], [C, R^T]] for new rows
+T, H       a factor becomes V T + E^T H, where H = B G_bottom and T = G_top - C^T H
+=========  =====================================================================================================
+
+New columns are new rows of A^T: the same function with U and V exchanged.
+
+References
+----------
+H. Zha, H. D. Simon, "On updating problems in latent semantic indexing", SIAM J. Sci. Comput. 21(2), 1999.
+M. Brand, "Fast low-rank modifications of the thin singular value decomposition", Linear Algebra Appl. 415, 2006.
+H. Deng, Y. Yang, J. Li, C. Chen, W. Jiang, S. Pu, "Fast updating truncated SVD for representation learning with sparse
+matrices", ICLR 2024, arXiv:2401.09703.
+M. Ghashami, E. Liberty, J. M. Phillips, D. P. Woodruff, "Frequent directions: simple and deterministic matrix sketching",
+SIAM J. Comput. 45(5), 2016, arXiv:1501.01711.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from scipy.linalg import lapack
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """What is kept of a small SVD.
+
+    Attributes
+    ----------
+    width : int
+        The largest rank.
+    eps : float
+        Rounding unit of the tall factors; singular values below sqrt(eps) of the largest are dropped.
+    shrinkage : float
+        alpha in [0, 1]: kept squares are reduced by alpha times the largest dropped square (Frequent Directions).
+    """
+
+    width: int
+    eps: float
+    shrinkage: float = 0.0
+
+    @property
+    def rank_tol(self) -> float:
+        """Below it a direction cannot be told from rounding: the residuals come from Gram matrices."""
+        return float(np.sqrt(self.eps))
+
+    def __call__(self, S: np.ndarray) -> tuple[np.ndarray, float]:
+        """The kept values, and the energy (squared Frobenius norm) of what the model loses."""
+        kept = S[: self.width]
+        if self.shrinkage and len(S) > self.width:
+            kept = np.sqrt(np.maximum(kept**2 - self.shrinkage * S[self.width] ** 2, 0.0))
+        kept = kept[kept > self.rank_tol * S[0]] if len(S) else kept
+        r = len(kept)
+        return kept, float(np.sum(S[r:] ** 2) + np.sum((S[:r] - kept) ** 2))
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An orthonormal basis of E - C V^T, as coefficients.
+
+    Attributes
+    ----------
+    Rt : ndarray of shape (s, q)
+    B : ndarray of shape (s, q)
+    lengths : ndarray of shape (s,)
+        Those of the rows of E.
+    pivots : ndarray of shape (q,)
+        Square of the length of each direction relative to that of the row it comes from, what the others explain taken
+        away.
+    smallest : float
+        The length that belongs to the smallest pivot.
+    lost : float
+        Energy of the part that is left out on purpose.
+    """
+
+    Rt: np.ndarray
+    B: np.ndarray
+    lengths: np.ndarray
+    pivots: np.ndarray
+    smallest: float = 0.0
+    lost: float = 0.0
+
+
+def residual(gram: np.ndarray, lengths: np.ndarray, tol: float) -> Residual:
+    """Pivoted Cholesky of the Gram matrix of E - C V^T.
+
+    The rows are first divided by `lengths`, those of E, which keeps small rows beside large ones; pivots up to `tol` are
+    rounding.  The pivoting lets B, an inverse, be applied without loss.
+    """
+    scale = np.where(lengths > 0, lengths, 1.0)
+    scaled = gram / np.outer(scale, scale)
+    L, order, q, _ = lapack.dpstrf(scaled, tol=tol, lower=1)
+    if not scaled.diagonal().max(initial=0.0) > tol:  # LAPACK compares only later pivots with tol
+        q = 0
+    order = order - 1
+    Rt, B = np.zeros((len(gram), q)), np.zeros((len(gram), q))
+    if q == 0:
+        return Residual(Rt, B, lengths, np.zeros(0))
+    L = np.tril(L[:, :q])
+    Rt[order] = scale[order, None] * L
+    B[order[:q]] = lapack.dtrtri(L[:q], lower=1)[0].T / scale[order[:q], None]
+    pivots = L.diagonal() ** 2
+    return Residual(Rt, B, lengths, pivots, float(np.sqrt(pivots[-1]) * scale[order[q - 1]]))
+
+
+def leading_residual(gram: np.ndarray, lengths: np.ndarray, tol: float, rank: int) -> Residual:
+    """The same, of the `rank` leading directions of E - C V^T only; the rest of it is given up."""
+    values, vectors = np.linalg.eigh(gram)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    longest = lengths.max(initial=np.finfo(np.float64).tiny) ** 2
+    q = min(rank, np.count_nonzero(values > tol * longest))
+    root = np.sqrt(values[:q])
+    lost = float(np.maximum(values[q:], 0.0).sum()) if q == rank else 0.0
+    basis = vectors[:, :q]
+    return Residual(basis * root, basis / root, lengths, values[:q] / longest, float(root[-1:].sum()), lost)
+
+
+@dataclass(frozen=True)
+class RowUpdate:
+    """[U diag(s) V^T; E] = U2 diag(s2) V2^T with V2 = V T + E^T H and U2 = [U top; bottom].
+
+    Attributes
+    ----------
+    s : ndarray of shape (r2,)
+    T, H : ndarray of shape (r, r2) and (s, r2)
+    top, bottom : ndarray of shape (r, r2) and (s, r2)
+    lost : float
+        Energy of what was cut off.
+    noise : float
+        Factor by which errors in the orthonormality of V, and rounding, are in V2.
+    """
+
+    s: np.ndarray
+    T: np.ndarray
+    H: np.ndarray
+    top: np.ndarray
+    bottom: np.ndarray
+    lost: float
+    noise: float
+
+
+def append_rows(s: np.ndarray, C: np.ndarray, rest: Residual, truncation: Truncation) -> RowUpdate:
+    """Update for new rows E, from C = E V and the residual of E."""
+    r, q = len(s), rest.Rt.shape[1]
+    M = np.zeros((r + len(C), r + q))
+    M[range(r), range(r)] = s
+    M[r:, :r] = C
+    M[r:, r:] = rest.Rt
+    F, S, Gt = svd(M)
+    kept, lost = truncation(S)
+    F, G = oriented(F[:, : len(kept)], Gt[: len(kept)].T, r)
+    H = rest.B @ G[r:]
+    return RowUpdate(kept, G[:r] - C.T @ H, H, F[:r], F[r:], lost + rest.lost, _noise(rest, H))
+
+
+@dataclass(frozen=True)
+class LowRankUpdate:
+    """U diag(s) V^T + D E^T = U2 diag(s2) V2^T with U2 = U left_T + D left_H and V2 = V right_T + E right_H.
+
+    Attributes
+    ----------
+    s : ndarray of shape (r2,)
+    left_T, right_T : ndarray of shape (r, r2)
+    left_H, right_H : ndarray of shape (q, r2)
+    lost, left_noise, right_noise : float
+    """
+
+    s: np.ndarray
+    left_T: np.ndarray
+    left_H: np.ndarray
+    right_T: np.ndarray
+    right_H: np.ndarray
+    lost: float
+    left_noise: float
+    right_noise: float
+
+
+def change_low_rank(
+    s: np.ndarray, Cu: np.ndarray, left: Residual, Cv: np.ndarray, right: Residual, truncation: Truncation
+) -> LowRankUpdate:
+    """Update for A + D E^T, from Cu = D^T U, Cv = E^T V (q x r) and the residuals of D^T and E^T."""
+    r = len(s)
+    L, P = np.hstack([Cu, left.Rt]), np.hstack([Cv, right.Rt])
+    M = L.T @ P
+    M[range(r), range(r)] += s
+    F, S, Gt = svd(M)
+    kept, lost = truncation(S)
+    F, G = oriented(F[:, : len(kept)], Gt[: len(kept)].T, r)
+    left_H, right_H = left.B @ F[r:], right.B @ G[r:]
+    left_T, right_T = F[:r] - Cu.T @ left_H, G[:r] - Cv.T @ right_H
+    noise = _noise(left, left_H), _noise(right, right_H)
+    return LowRankUpdate(kept, left_T, left_H, right_T, right_H, lost, *noise)
+
+
+def _noise(rest: Residual, H: np.ndarray) -> float:
+    """Largest squared norm of a column of H, for rows of length 1: the residuals are known to eps of that length."""
+    return float(((rest.lengths[:, None] * H) ** 2).sum(axis=0).max(initial=0.0))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """U diag(s) V^T = (U left_T) diag(s2) (V right_T)^T."""
+
+    s: np.ndarray
+    left_T: np.ndarray
+    right_T: np.ndarray
+
+
+def rediagonalize(s: np.ndarray, R: np.ndarray, truncation: Truncation) -> Rotation:
+    """For a left factor that is Q R (R q x r): the SVD of R diag(s); `left_T` applies to Q."""
+    F, S, Gt = svd(R * s)
+    kept, _ = truncation(S)
+    F, G = oriented(F[:, : len(kept)], Gt[: len(kept)].T, len(s))
+    return Rotation(kept, F, G)
+
+
+def remove_rows(s: np.ndarray, removed: np.ndarray, truncation: Truncation) -> Rotation | None:
+    """Update for the removal of rows of U, given as an array (b x r); `left_T` applies to the rows that stay.
+
+    None if the columns that stay are so dependent (squared singular value below 1e-8) that they must be orthonormalized from
+    the rows themselves.
+    """
+    gram = np.eye(len(s)) - removed.T @ removed
+    if np.linalg.eigvalsh(gram).min(initial=1.0) < 1e-8:
+        return None
+    R = np.linalg.cholesky(gram).T
+    turned = rediagonalize(s, R, truncation)
+    return Rotation(turned.s, scipy.linalg.solve_triangular(R, turned.left_T), turned.right_T)
+
+
+def svd(M: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thin SVD of a small matrix; divide and conquer, or QR iteration where that does not converge."""
+    try:
+        return np.linalg.svd(M, full_matrices=False)
+    except np.linalg.LinAlgError:
+        return scipy.linalg.svd(M, full_matrices=False, lapack_driver="gesvd")
+
+
+def oriented(F: np.ndarray, G: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """Signs that keep <v_new_i, v_old_i> = G_ii >= 0 for the r old components.
+
+    New ones have the largest entry of F positive: unlike G it does not depend on the basis chosen for the residual.
+    """
+    if G.shape[1] == 0:
+        return F, G
+    lead = np.concatenate([G.diagonal()[:r], F[np.abs(F).argmax(axis=0), np.arange(F.shape[1])][r:]])
+    signs = np.where(lead < 0, -1.0, 1.0)
+    return F * signs, G * signs

@@ -1,0 +1,259 @@
+"""What the contracts are checked on: every public estimator and array routine, and how to compare what they return.
+
+A new estimator is found by itself through `lrla.__all__`; a new array routine gets a line in `ROUTINES`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator
+
+import lrla
+from lrla import _arrays
+
+SHAPE = (20, 6)  # of the small matrices
+K = 2  # and the rank asked for
+
+ESTIMATORS = [
+    value
+    for value in (getattr(lrla, name) for name in lrla.__all__)
+    if inspect.isclass(value) and issubclass(value, BaseEstimator)
+]
+for_each_estimator = pytest.mark.parametrize("cls", ESTIMATORS, ids=lambda cls: cls.__name__)
+
+
+def streaming(cls: type) -> bool:
+    return hasattr(cls, "partial_fit")
+
+
+for_each_streaming_estimator = pytest.mark.parametrize(
+    "cls", [cls for cls in ESTIMATORS if streaming(cls)], ids=lambda cls: cls.__name__
+)
+
+
+# ---------------------------------------------------------------------------------------------------- estimators
+
+
+def make(cls: type, **params: Any) -> Any:
+    """A small instance with a fixed seed; only the parameters that the class has are set."""
+    accepted = inspect.signature(cls).parameters
+    wanted = {"n_components": K, "random_state": 0, **params}
+    return cls(**{name: value for name, value in wanted.items() if name in accepted})
+
+
+def fit(estimator: Any, X: Any) -> Any:
+    """`fit`, with the first column as target where one is required."""
+    if estimator.__sklearn_tags__().target_tags.required:
+        return estimator.fit(X, X[:, 0])
+    return estimator.fit(X)
+
+
+def fitted(cls: type, X: Any, **params: Any) -> Any:
+    return fit(make(cls, **params), X)
+
+
+def public_state(model: Any) -> dict[str, Any]:
+    """Every fitted attribute, lazy ones included, and the factors of a model that is no estimator."""
+    names = [name for name in dir(model) if name.endswith("_") and not name.startswith("_")]
+    names += [name for name in ("U", "Vt", "shape") if hasattr(model, name)]
+    return {name: getattr(model, name) for name in names if hasattr(model, name)}
+
+
+NUMBERS = ("singular_values_", "explained_variance_", "components_", "mean_", "var_", "coef_", "U", "Vt")
+
+
+def numbers(model: Any, X: Any = None) -> dict[str, Any]:
+    """The attributes that are a function of the data, whichever way they were computed, and the transform of X."""
+    found = {name: getattr(model, name) for name in NUMBERS if getattr(model, name, None) is not None}
+    if X is not None and hasattr(model, "transform"):
+        found["transform"] = model.transform(X)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- array routines
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A way for a matrix into the library: `run(A)` returns what was computed from it, by name."""
+
+    name: str
+    argument: str  # what messages call the matrix
+    run: Callable[..., dict[str, Any]]
+
+    def __call__(self, A: Any, **options: Any) -> dict[str, Any]:
+        return self.run(A, **options)
+
+
+def _truncated_svd(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+    U, s, Vt = lrla.truncated_svd(A, k, **{"random_state": 0, **options})
+    return {"U": U, "s": s, "Vt": Vt}
+
+
+def _randomized_svd(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+    U, s, Vt = lrla.randomized_svd(A, k, **{"random_state": 0, **options})
+    return {"U": U, "s": s, "Vt": Vt}
+
+
+def _qb(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+    Q, B, error = lrla.qb(A, **{"max_rank": k, "random_state": 0, **options})
+    return {"Q": Q, "B": B, "error": error}
+
+
+def _updatable(method: str) -> Callable[..., dict[str, Any]]:
+    def run(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+        model = lrla.UpdatableSVD(k, **options)
+        if method != "fit":
+            model.fit(good())
+        getattr(model, method)(A)
+        model.flush()
+        return {"U": model.U, "s": model.singular_values_, "Vt": model.Vt}
+
+    return run
+
+
+ROUTINES = [
+    Subject("truncated_svd", "A", _truncated_svd),
+    Subject("randomized_svd", "M", _randomized_svd),
+    Subject("qb", "A", _qb),
+    Subject("UpdatableSVD.fit", "A", _updatable("fit")),
+]
+UPDATES = [
+    Subject("UpdatableSVD.add_rows", "E", _updatable("add_rows")),
+    Subject("UpdatableSVD.add_columns", "F", _updatable("add_columns")),
+]
+
+
+def _method(cls: type, name: str) -> Callable[..., dict[str, Any]]:
+    def run(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+        estimator = make(cls, n_components=k, **options)
+        if name == "transform":
+            return {"transform": fit(estimator, _like(A)).transform(A)}
+        if name == "partial_fit":
+            return public_state(estimator.partial_fit(A))
+        return public_state(fit(estimator, A))
+
+    return run
+
+
+def _like(A: Any) -> Any:
+    """A good matrix to fit to before A is transformed: a frame with the names a, b, c, ... if A is a frame."""
+    if _arrays.library(A) in ("pandas", "polars"):
+        return pytest.importorskip(_arrays.library(A)).DataFrame(dict(zip("abcdef", good().T, strict=True)))
+    return good()
+
+
+def subjects_of(cls: type) -> list[Subject]:
+    """The methods of an estimator that take a matrix."""
+    names = [name for name in ("fit", "partial_fit", "transform") if hasattr(cls, name)]
+    return [Subject(f"{cls.__name__}.{name}", "X", _method(cls, name)) for name in names]
+
+
+SUBJECTS = [*ROUTINES, *UPDATES, *(subject for cls in ESTIMATORS for subject in subjects_of(cls))]
+FITTING = [subject for subject in SUBJECTS if not subject.name.endswith(".transform")]
+
+
+def for_each(subjects: list[Subject]) -> Any:
+    return pytest.mark.parametrize("subject", subjects, ids=lambda subject: subject.name)
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+def good(shape: tuple[int, int] = SHAPE, seed: int = 0) -> np.ndarray:
+    """A well-conditioned dense matrix whose singular values are well apart."""
+    rng = np.random.default_rng(seed)
+    k = min(shape)
+    U, V = (np.linalg.qr(rng.standard_normal((size, k)))[0] for size in shape)
+    return (U * 10.0 * 0.6 ** np.arange(k)) @ V.T
+
+
+def sparse_good(shape: tuple[int, int] = SHAPE, seed: int = 0) -> sp.csr_array:
+    """Half of the entries of `good`, in canonical CSR."""
+    A = good(shape, seed)
+    A[np.random.default_rng(seed).random(shape) < 0.5] = 0.0
+    return sp.csr_array(A)
+
+
+# ---------------------------------------------------------------------------------------------------- comparison
+
+
+def on_host(x: Any) -> Any:
+    """An array of any library as a NumPy array, by other means than the door under test."""
+    if _arrays.library(x) == "array_api_strict":
+        return np.from_dlpack(x)
+    return x.get() if _arrays.library(x) == "cupy" else np.asarray(x)
+
+
+def is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or _arrays.kind(x) == "device"
+
+
+def same(a: Any, b: Any, path: str = "value") -> None:
+    """Equal to the last bit, through containers and objects; the assertion names the place that differs."""
+    assert type(a) is type(b), f"{path}: {type(a)} became {type(b)}"
+    if is_array(a):
+        a, b = on_host(a), on_host(b)
+        assert a.dtype == b.dtype, f"{path}: dtype {a.dtype} became {b.dtype}"
+        np.testing.assert_array_equal(a, b, err_msg=path, strict=True)
+    elif sp.issparse(a):
+        same({**vars(a.tocsr())}, {**vars(b.tocsr())}, path)
+    elif isinstance(a, dict):
+        assert set(a) == set(b), f"{path}: names {set(a) ^ set(b)} differ"
+        for name in a:
+            same(a[name], b[name], f"{path}.{name}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), f"{path}: length {len(a)} became {len(b)}"
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{path}[{i}]")
+    elif isinstance(a, (np.random.Generator, np.random.RandomState)):
+        same(a.__getstate__() or {}, b.__getstate__() or {}, path)
+    elif callable(a) or a is b:
+        assert a is b, f"{path} differs"
+    elif attributes := _attributes(a):
+        same(attributes, _attributes(b), path)
+    else:
+        assert a == b or (a != a and b != b), f"{path}: {a!r} became {b!r}"
+
+
+def _attributes(x: Any) -> dict[str, Any]:
+    slots = [name for base in type(x).__mro__ for name in getattr(base, "__slots__", ()) if hasattr(x, name)]
+    return {**getattr(x, "__dict__", {}), **{name: getattr(x, name) for name in slots}}
+
+
+def close(a: dict[str, Any], b: dict[str, Any], rtol: float) -> None:
+    """Arrays of the same names, each equal to rtol times its largest entry."""
+    assert set(a) == set(b)
+    for name in a:
+        x, y = on_host(a[name]), on_host(b[name])
+        assert x.shape == y.shape, f"{name}: shape {x.shape} and {y.shape}"
+        scale = np.abs(y).max(initial=0.0)
+        np.testing.assert_allclose(x, y, rtol=0, atol=rtol * scale, err_msg=name)
+
+
+def finite(results: dict[str, Any]) -> None:
+    """No NaN and no Inf in any array or number."""
+    for name, value in results.items():
+        if is_array(value) or isinstance(value, float):
+            assert np.all(np.isfinite(on_host(value))), f"{name} is not finite: {value}"
+
+
+def arrays_of(A: Any) -> list[np.ndarray]:
+    """The arrays in which a dense or sparse matrix keeps its entries."""
+    if sp.issparse(A):
+        return [A.data, A.indices, A.indptr] if A.format in ("csr", "csc", "bsr") else [A.data, A.row, A.col]
+    return [A]
+
+
+def read_only(A: Any) -> Any:
+    """The same matrix; writing into it raises."""
+    for array in arrays_of(A):
+        array.flags.writeable = False
+    return A

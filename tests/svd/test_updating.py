@@ -1,0 +1,189 @@
+"""The algebra of updates: each equals the SVD of the matrix that it stands for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from lrla.svd import _updating
+from lrla.svd._updating import Truncation
+from tests._matrices import matrix_with_spectrum, orthonormal
+
+EPS = np.finfo(np.float64).eps
+TOL = 64 * EPS
+
+
+def start(m, n, s, rng):
+    """U, s, V of an m x n matrix."""
+    return orthonormal(m, len(s), rng), np.asarray(s, dtype=float), orthonormal(n, len(s), rng)
+
+
+def residual_of(E, V, tol=TOL):
+    C = E @ V
+    N = E @ E.T
+    return C, _updating.residual(N - C @ C.T, np.sqrt(N.diagonal()), tol)
+
+
+def row_update(U, s, V, E, width, **options):
+    """The factors after an update, multiplied out."""
+    C, rest = residual_of(E, V)
+    new = _updating.append_rows(s, C, rest, Truncation(width, EPS, **options))
+    return np.vstack([U @ new.top, new.bottom]), new.s, V @ new.T + E.T @ new.H, new
+
+
+def errors(U, s, V, A, k):
+    """Error of the values, of the product against the best one, and of both orthonormalities, relative to s_1."""
+    u, exact, vt = np.linalg.svd(A)
+    r = len(s)
+    best = (u[:, :k] * exact[:k]) @ vt[:k]
+    return (
+        np.abs(s - exact[:r]).max() / exact[0],
+        np.linalg.norm(U * s @ V.T - best, 2) / exact[0],
+        max(np.abs(X.T @ X - np.eye(r)).max() for X in (U, V)),
+    )
+
+
+@pytest.mark.parametrize(("r", "count", "width"), [(4, 3, 7), (4, 3, 5), (1, 1, 1), (5, 1, 5), (3, 20, 6), (0, 4, 6)])
+def test_appending_rows_equals_the_svd_of_the_stack(rng, r, count, width):
+    U, s, V = start(30, 25, np.arange(r, 0, -1), rng)
+    E = rng.standard_normal((count, 25))
+    A = np.vstack([U * s @ V.T, E])
+    U2, s2, V2, _ = row_update(U, s, V, E, width)
+    values, product, orthonormality = errors(U2, s2, V2, A, width)
+    assert values <= 10 * EPS
+    assert product <= 200 * EPS  # the best product moves by eps over the relative gap behind it, which is some 0.01
+    assert orthonormality <= 200 * EPS  # eps over the smallest pivot of the residual, about 0.01
+
+
+def test_rows_over_twelve_decades_keep_every_direction(rng):
+    U, s, V = start(20, 40, [1.0, 0.5], rng)
+    E = rng.standard_normal((6, 40)) * 10.0 ** -np.arange(0, 12, 2)[:, None]
+    C, rest = residual_of(E, V)
+    assert rest.Rt.shape[1] == 6
+    Q = (E - C @ V.T).T @ rest.B
+    assert np.abs(Q.T @ Q - np.eye(6)).max() <= 100 * EPS
+    assert np.all(np.linalg.norm(rest.Rt @ Q.T - (E - C @ V.T), axis=1) <= 10 * EPS * np.linalg.norm(E, axis=1))
+
+
+def test_rows_in_the_span_have_no_residual(rng):
+    _, _, V = start(20, 40, [1.0, 0.5, 0.2], rng)
+    E = rng.standard_normal((5, 3)) @ V.T
+    _, rest = residual_of(E, V)
+    assert rest.Rt.shape == (5, 0)
+    assert rest.pivots.size == 0
+
+
+def test_repeated_and_zero_rows_count_once(rng):
+    _, _, V = start(20, 40, [1.0], rng)
+    e = rng.standard_normal(40)
+    _, rest = residual_of(np.array([e, 0 * e, 2 * e, e]), V)
+    assert rest.Rt.shape == (4, 1)
+    assert np.array_equal(rest.Rt[1], [0.0])
+
+
+def test_small_singular_values_stay_accurate_beside_large_ones(rng):
+    """A division by small singular values would cost eps * s_1 / s_r = 1e-9 of orthonormality here."""
+    s = np.geomspace(1, 1e-7, 8)
+    U, s, V = start(60, 50, s, rng)
+    E = 1e-3 * rng.standard_normal((2, 50))
+    U2, s2, V2, _ = row_update(U, s, V, E, 10)
+    assert np.abs(V2.T @ V2 - np.eye(10)).max() <= 100 * EPS
+    assert np.linalg.norm(U2 * s2 @ V2.T - np.vstack([U * s @ V.T, E])) <= 100 * EPS
+
+
+def test_signs_follow_the_old_components(rng):
+    U, s, V = start(30, 25, [9.0, 5.0, 3.0], rng)
+    *_, V2, _ = row_update(U, s, V, 0.1 * rng.standard_normal((4, 25)), 3)
+    assert np.all(np.sum(V * V2, axis=0) > 0.9)
+
+
+def test_lost_energy_is_the_squared_error(rng):
+    U, s, V = start(30, 25, [9.0, 5.0, 3.0], rng)
+    E = rng.standard_normal((4, 25))
+    U2, s2, V2, new = row_update(U, s, V, E, 3)
+    error = np.linalg.norm(U2 * s2 @ V2.T - np.vstack([U * s @ V.T, E]))
+    assert np.sqrt(new.lost) == pytest.approx(error, rel=1e-12)
+
+
+def test_shrinkage_subtracts_the_largest_dropped_square():
+    kept, lost = Truncation(2, EPS, shrinkage=1.0)(np.array([5.0, 4.0, 3.0, 1.0]))
+    assert np.allclose(kept, np.sqrt([16.0, 7.0]), rtol=4 * EPS)
+    assert lost == pytest.approx(10 + (5 - 4) ** 2 + (4 - np.sqrt(7)) ** 2, rel=1e-14)
+
+
+def test_truncation_drops_what_is_below_its_resolution():
+    kept, lost = Truncation(5, EPS)(np.array([1.0, 1e-3, 1e-9, 0.0]))
+    assert np.array_equal(kept, [1.0, 1e-3])
+    assert lost == pytest.approx(1e-18)
+
+
+def test_truncation_of_nothing():
+    kept, lost = Truncation(5, EPS)(np.zeros(3))
+    assert kept.size == 0
+    assert lost == 0
+
+
+@pytest.mark.parametrize(("q", "width"), [(2, 9), (2, 4), (6, 16), (1, 1)])
+def test_a_low_rank_change_equals_the_svd_of_the_sum(rng, q, width):
+    U, s, V = start(30, 25, [9.0, 5.0, 3.0, 1.0], rng)
+    D, E = rng.standard_normal((30, q)), rng.standard_normal((25, q))
+    A = U * s @ V.T + D @ E.T
+    new = _updating.change_low_rank(s, *residual_of(D.T, U), *residual_of(E.T, V), Truncation(width, EPS))
+    U2, V2 = U @ new.left_T + D @ new.left_H, V @ new.right_T + E @ new.right_H
+    values, product, orthonormality = errors(U2, new.s, V2, A, width)
+    assert values <= 20 * EPS
+    assert product <= 100 * EPS
+    assert orthonormality <= 200 * EPS
+
+
+def test_subtracting_a_component_lowers_the_rank(rng):
+    U, s, V = start(30, 25, [9.0, 5.0, 3.0], rng)
+    D, E = -s[1] * U[:, [1]], V[:, [1]]
+    new = _updating.change_low_rank(s, *residual_of(D.T, U), *residual_of(E.T, V), Truncation(5, EPS))
+    assert np.allclose(new.s, [9.0, 3.0], rtol=0, atol=20 * EPS * 9)
+
+
+def test_removing_rows_equals_the_svd_of_what_stays(rng):
+    U, s, V = start(30, 25, [9.0, 5.0, 3.0], rng)
+    gone = np.array([2, 7, 29])
+    new = _updating.remove_rows(s, U[gone], Truncation(3, EPS))
+    U2, V2 = np.delete(U, gone, axis=0) @ new.left_T, V @ new.right_T
+    values, product, orthonormality = errors(U2, new.s, V2, np.delete(U * s @ V.T, gone, axis=0), 3)
+    assert max(values, product) <= 20 * EPS
+    assert orthonormality <= 20 * EPS
+
+
+def test_removing_all_rows_of_a_component_is_handed_back(rng):
+    U, s, V = start(30, 25, [9.0, 5.0], rng)
+    U = np.vstack([np.eye(2)[:1], np.hstack([np.zeros((20, 1)), orthonormal(20, 1, rng)])])
+    assert _updating.remove_rows(s, U[:1], Truncation(2, EPS)) is None
+
+
+def test_leading_residual_keeps_the_best_directions(rng):
+    E = matrix_with_spectrum(10, 40, [5, 4, 3, 2, 1], rng)
+    rest = _updating.leading_residual(E @ E.T, np.linalg.norm(E, axis=1), TOL, 2)
+    Q = E.T @ rest.B
+    assert np.abs(Q.T @ Q - np.eye(2)).max() <= 50 * EPS
+    assert np.linalg.norm(E - rest.Rt @ Q.T) ** 2 == pytest.approx(3**2 + 2**2 + 1, rel=1e-12)
+    assert rest.lost == pytest.approx(3**2 + 2**2 + 1, rel=1e-12)
+
+
+def test_leading_residual_of_full_rank_is_the_whole_update(rng):
+    U, s, V = start(30, 25, [9.0, 5.0, 3.0], rng)
+    E = rng.standard_normal((4, 25))
+    C, N = E @ V, E @ E.T
+    rest = _updating.leading_residual(N - C @ C.T, np.sqrt(N.diagonal()), TOL, 4)
+    new = _updating.append_rows(s, C, rest, Truncation(7, EPS))
+    exact = np.linalg.svd(np.vstack([U * s @ V.T, E]), compute_uv=False)[:7]
+    assert np.abs(new.s - exact).max() <= 20 * EPS * exact[0]
+
+
+def test_divide_and_conquer_may_fail(rng, monkeypatch):
+    def fail(*args, **kwargs):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", fail)
+    M = rng.standard_normal((5, 4))
+    F, S, Gt = _updating.svd(M)
+    assert np.allclose(F * S @ Gt, M, rtol=0, atol=20 * EPS * scipy.linalg.norm(M))
