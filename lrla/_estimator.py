@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -37,8 +38,9 @@ class Estimator(BaseEstimator):
     """Base of lrla's estimators.  The type of X decides where the work is done, and fitted arrays stay there."""
 
     def _check_X(
-        self, X: Any, *, reset: bool, operator: bool = False, like: Any = None, method: str = "transform"
-    ) -> Any:
+        self, X: Any, *, reset: bool, operator: bool = False, like: Any = None, method: str = "transform",
+        min_samples: int = 1,
+    ) -> Any:  # fmt: skip
         """Check the X of `fit` (reset=True) or of a method of the fitted estimator (`like`: a fitted array).
 
         Returns an ndarray, CSR or CSC, device array or LinearOperator of float32 or float64.
@@ -55,7 +57,12 @@ class Estimator(BaseEstimator):
             if kind == "sparse":
                 X = _validation.check_sparse(X, "X")
             with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
-                return validate_data(self, X, reset=reset, accept_sparse=["csr", "csc"], dtype=list(_validation.FLOATS))
+                return validate_data(
+                    self, X, reset=reset, accept_sparse=["csr", "csc"], dtype=list(_validation.FLOATS),
+                    ensure_min_samples=min_samples,
+                )  # fmt: skip
+        if X.shape[0] < min_samples:
+            raise ValueError(f"Found array with n_samples={X.shape[0]}, while a minimum of {min_samples} is required.")
         self._check_n_features(X, reset)
         return X
 
@@ -89,12 +96,17 @@ class Estimator(BaseEstimator):
             Fitted attributes on a device are copied to the host; everything else is shared.
         """
         home = copy.copy(self)
-        for name, value in vars(self).items():
-            if name.endswith("_") and _arrays.kind(value) == "device":
-                setattr(home, name, _arrays.to_host(value))
+        vars(home).update({name: _at_home(value) for name, value in vars(self).items()})
         return home
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _at_home(value: Any) -> Any:
+    """The value with its device arrays, or those of a dataclass, on the host."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{f.name: _at_home(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    return _arrays.to_host(value) if _arrays.kind(value) == "device" else value

@@ -115,6 +115,8 @@ def main(sections: dict[str, Callable[[argparse.Namespace], None]], description:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(sections)}")
     arguments.repeats = arguments.repeats or (2 if arguments.quick else 5)
     print(machine())
+    if arguments.quick:
+        print("--quick: what holds or fails below says nothing about the sizes that it is meant for")
     for name in arguments.section or sections:
         sections[name](arguments)
 

@@ -78,7 +78,9 @@ class IncSVD:
         from IncSVD.EvolvingMatrix import EvolvingMatrix
 
         with contextlib.redirect_stdout(io.StringIO()):
-            self.model = EvolvingMatrix(sp.random(40, V.shape[0], density=40 / V.shape[0], format="csr"), K, method=method)
+            self.model = EvolvingMatrix(
+                sp.random(40, V.shape[0], density=40 / V.shape[0], format="csr"), K, method=method
+            )
         # It can only start from svds; give it the same factors as the others.
         self.model._m, self.model._n = len(U), len(V)
         self.model._Uk, self.model._sigmak, self.model._Vk = U.copy(), s.copy(), V.copy()
@@ -110,7 +112,9 @@ def race(peers, batches, check):
     if check is not None:
         for batch in batches:
             check.add_rows(batch)
-        errors = {name: np.abs(peer.values() - check.values()).max() / check.values()[0] for name, peer in peers.items()}
+        errors = {
+            name: np.abs(peer.values() - check.values()).max() / check.values()[0] for name, peer in peers.items()
+        }
     return {name: 1e3 * np.median(each[2:]) for name, each in times.items()}, errors
 
 
@@ -135,7 +139,9 @@ def flatness(s, count):
     for m, n in [(10_000, 10_000), (1_000_000, 10_000), (10_000, 100_000), (10_000, 1_000_000)]:
         rng = np.random.default_rng(0)
         U, V = np.zeros((m, K)), np.zeros((n, K))
-        U[rng.permutation(m)[:K], np.arange(K)] = V[np.arange(K), np.arange(K)] = 1  # values, not structure, matter here
+        U[rng.permutation(m)[:K], np.arange(K)] = V[np.arange(K), np.arange(K)] = (
+            1  # values, not structure, matter here
+        )
         model = Ours(U, np.linspace(100, 20, K), V, buffer_size=0)
         times, _ = race({"lrla": model}, [zipf_rows(s, n, rng) for _ in range(count)], None)
         print(f"  {m:9d} {n:9d} {times['lrla']:9.3f} ms   {model.model.n_folds_} folds")

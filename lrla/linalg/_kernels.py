@@ -19,12 +19,11 @@ from numba.extending import lower_builtin, models, register_model, type_callable
 
 from lrla._jit import kernel
 
-# The two widths of a panel.  For each vector, the wide one is 1.6 to 2 times as fast as the narrow one: a row's entries
-# are read once, its loop is entered (and its end mispredicted) once, and neighbouring cache lines come together.  A
-# wider one would not fit the vector registers.  A third width, 16, is 1.3 to 1.5 times as fast as two narrow panels; it
-# was left out because every width adds some 0.5 s to the first compilation.
-NARROW = 8
-WIDE = 32
+# The widths of a panel.  A vector costs half as much in the widest panel as in the narrowest one: a row's entries are
+# read once, its loop is entered (and its end mispredicted) once, and neighbouring cache lines come together.  Wider
+# ones would not fit the vector registers.  Every width adds some 0.6 s to the first compilation; without 16, products
+# with 9 to 16 vectors take 1.4 times as long, in places longer than SciPy's.
+WIDTHS = (8, 16, 32)
 
 
 class Lanes(types.Type):
@@ -126,7 +125,7 @@ def _lower_axpy(context, builder, sig, args):
 @numba.njit(nogil=True)
 def _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, zero):
     """What `multiply_panel` does, for the rows of one block."""
-    shift = panel.shape[0] - 1 if gather else total.shape[0] - 1
+    shift = panel.shape[0] - 1 if gather else total.shape[0] - 1  # the row that belongs to u
     for i in range(first, last):
         if gather:
             y = zero
@@ -158,7 +157,7 @@ def multiply_panel(indptr, indices, data, u, bounds, panel, totals, gather, scat
     indptr, indices, data : CSR arrays of A
     u : (m,) float64, a dense last column of the matrix; empty: there is none, and the last rows below are not used
     bounds : (blocks + 1,) first row of every block of rows, and m
-    panel : (n + 1, width), or (m, width) without `gather`; the width is NARROW or WIDE
+    panel : (n + 1, width), or (m, width) without `gather`; the width is one of WIDTHS
     totals : (blocks, n + 1, width), or (1, m, width) without `scatter`; overwritten
     gather, scatter : bool
     """
@@ -169,7 +168,9 @@ def multiply_panel(indptr, indices, data, u, bounds, panel, totals, gather, scat
             for j in range(total.shape[0]):
                 for lane in range(total.shape[1]):
                     total[j, lane] = 0
-        if total.shape[1] == NARROW:
-            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, NARROW))
+        if total.shape[1] == 8:
+            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, 8))
+        elif total.shape[1] == 16:
+            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, 16))
         else:
-            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, WIDE))
+            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, 32))

@@ -113,12 +113,19 @@ class DenseOperator:
             return sum((X @ block.T) @ block for _, block in self._centered_blocks())
         return self.adjoint(self.forward(X))
 
-    def _centered_blocks(self) -> Any:
-        step = max(1, BLOCK_BYTES // (self.dtype.itemsize * self.shape[1]))
-        mu = _arrays.from_host(self.mean, self.like)  # the difference is formed in float64, then rounded once
+    def _centered_blocks(self, mean: np.ndarray | None = None, dtype: np.dtype | None = None) -> Any:
+        step = max(1, BLOCK_BYTES // (8 * self.shape[1]))
+        mu = _arrays.from_host(self.mean if mean is None else mean, self.like)  # subtracted in float64, rounded once
         for start in range(0, self.shape[0], step):
             rows = slice(start, min(start + step, self.shape[0]))
-            yield rows, _arrays.astype(_arrays.astype(self.A[rows, :], np.float64) - mu[None, :], self.dtype)
+            yield rows, _arrays.astype(_arrays.astype(self.A[rows, :], np.float64) - mu[None, :], dtype or self.dtype)
+
+    def gram_matrix(self) -> Any:
+        """``A^T A`` (n, n) in float64, by blocks of rows where they have to be converted or centred."""
+        if self.dtype == np.float64 and self.mean is None:
+            return self.A.T @ self.A
+        mean = self.mean if self.mean is not None else np.zeros(self.shape[1])
+        return sum(block.T @ block for _, block in self._centered_blocks(mean, np.dtype(np.float64)))
 
     def astype(self, dtype: Any) -> DenseOperator:
         """The same matrix in another precision; self when nothing changes."""
@@ -217,3 +224,47 @@ class ProductOperator:
             block = np.eye(min(256, side.shape[0] - start), side.shape[0], start, dtype=self.dtype)
             total += squared_norm(side.adjoint(block))
         return total
+
+
+def gram_matrix(op: Any) -> np.ndarray:
+    """``A^T A`` as a dense (n, n) float64 array on the host, accumulated in float64."""
+    n = op.shape[1]
+    if isinstance(op, DenseOperator) and _arrays.kind(op.A) != "device_sparse":
+        return _arrays.to_host(op.gram_matrix())
+    op = op.astype(np.dtype(np.float64))
+    G = np.empty((n, n))
+    for start in range(0, n, 64):
+        unit = np.eye(min(64, n - start), n, start)
+        G[start : start + 64] = _arrays.to_host(op.gram(_arrays.from_host(unit, op.empty((1, 1)))))
+    return (G + G.T) / 2.0
+
+
+def as_operator(A: Any, mean: np.ndarray | None = None) -> Any:
+    """The operator ``A - 1 mean^T`` of a checked matrix: dense or sparse, on the host or a device, or a LinearOperator."""
+    kind = _arrays.kind(A)
+    if kind == "sparse":
+        from lrla.linalg._sparse import SparseOperator  # brings Numba: only where there is something for it to do
+
+        return SparseOperator(A, mean)
+    return ProductOperator(A, mean) if kind == "operator" else DenseOperator(A, mean)
+
+
+def column_means(A: Any) -> np.ndarray:
+    """Means of the columns of a checked matrix, float64 on the host, accumulated in float64."""
+    kind = _arrays.kind(A)
+    if kind == "sparse":
+        sums = np.asarray(A.sum(axis=0, dtype=np.float64)).ravel()
+    elif kind == "operator":
+        sums = np.asarray(A.rmatvec(np.ones(A.shape[0])), dtype=np.float64).ravel()
+    elif kind == "device_sparse":
+        sums = _arrays.to_host(A.astype("float64").sum(axis=0)).ravel()
+    else:
+        sums = _arrays.to_host(_dense_sums(A))
+    return sums / A.shape[0]
+
+
+def _dense_sums(A: Any) -> Any:
+    xp = _arrays.namespace(A)
+    step = max(1, BLOCK_BYTES // (8 * A.shape[1]))
+    blocks = range(0, A.shape[0], step)
+    return sum(xp.sum(_arrays.astype(A[start : start + step, :], np.float64), axis=0) for start in blocks)

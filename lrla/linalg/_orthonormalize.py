@@ -44,12 +44,12 @@ def orthonormalize(
     eps = _arrays.eps(W.dtype)
     R = np.eye(b)
     Q, cut = W, None
-    for _ in range(MAX_PASSES):
+    for i in range(MAX_PASSES):
         lam, E = gram_eigh(Q)
         if cut is None:
             cut = 10.0 * np.sqrt(n) * eps * scale if scale else 10.0 * eps * np.sqrt(max(lam[-1], 0.0) * b)
         top = max(lam[-1], 0.0)
-        finished = lam[0] > 0.5 * top > 0.0
+        finished = lam[0] > 0.5 * top > 0.0 and (i > 0 or project is None)
         held = np.sqrt(np.maximum(lam, 10.0 * b * eps * top))
         C = R @ (E * held)
         sizes = np.linalg.norm(C, axis=0)
@@ -72,18 +72,17 @@ def gram_eigh(W: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.linalg.eigh((G + G.T) / 2.0)
 
 
-def orthonormal_rows(X: Any, *, fill: Callable[[int], Any] | None = None) -> Any:
-    """Orthonormal rows that span the rows of X; where X lacks rank, `fill` (count -> rows) completes them."""
-    Q, _ = orthonormalize(X)
-    tries = 0
-    while Q.shape[0] < X.shape[0] and fill is not None and tries < 5:
-        xp = _arrays.namespace(Q)
-        basis = Q
+def complete_rows(Q: Any, count: int, fresh: Callable[[int], Any]) -> Any:
+    """Append rows to orthonormal rows Q (j, n) until there are `count` <= n of them, all orthonormal.
 
-        def project(Z: Any, size: float = 0.0, basis: Any = basis) -> Any:
+    ``fresh(i)`` returns i random rows (i, n), from which the new directions are made.
+    """
+    xp = _arrays.namespace(Q)
+    while Q.shape[0] < count:
+
+        def project(Z: Any, size: float = 0.0, basis: Any = Q) -> Any:
             return Z - (Z @ basis.T) @ basis
 
-        extra, _ = orthonormalize(project(fill(X.shape[0] - Q.shape[0])), project=project)
+        extra, _ = orthonormalize(project(fresh(count - Q.shape[0])), project=project)
         Q = xp.concat((Q, extra), axis=0)
-        tries += 1
     return Q

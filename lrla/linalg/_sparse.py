@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from lrla._jit import frozen
-from lrla.linalg._kernels import NARROW, WIDE, multiply_panel
+from lrla.linalg._kernels import WIDTHS, multiply_panel
 
 # Bytes that the accumulators of one panel may take; there are fewer blocks of rows where they would take more.
 WORK_BUDGET = 256 * 2**20
@@ -217,8 +217,7 @@ class SparseOperator:
         result = self.empty((len(source), csr.shape[1] if scatter else csr.shape[0]))
         start = 0
         while start < len(source):
-            # up to two narrow panels cost no more than a wide one with empty lanes
-            width = NARROW if len(source) - start <= 2 * NARROW else WIDE
+            width = next((width for width in WIDTHS if width >= len(source) - start), WIDTHS[-1])
             part = slice(start, start + width)
             self._multiply(csr, flipped, source[part], result[part], width, gather, scatter)
             start += width

@@ -19,7 +19,6 @@ from lrla.svd._updating import Residual, Truncation
 
 Side = Literal["left", "right"]
 
-DRIFT_MAX = {"float64": 1e-11, "float32": 4e-6}  # estimated loss of orthonormality at which a factor is made new
 WEAK = 1e-5  # pivots below it give dependent rows an error of more than some 100 eps
 COMFORT = 300  # |log2| up to which squares, and sums of squares, are far from overflow and underflow
 
@@ -250,7 +249,7 @@ class FactoredSVD:
         self.n_updates += 1
         for side, change in changed.items():
             factor = self.factor(side)
-            if change.folded or factor.drift > DRIFT_MAX[factor.dtype.name]:
+            if change.folded or factor.drift > factor.precision.drift_max:
                 self.renew(side)
 
     def renew(self, side: Side) -> None:

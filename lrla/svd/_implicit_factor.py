@@ -5,17 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.linalg import lapack
 
 from lrla.svd._row_blocks import Rows
+from lrla.svd._small_blas import small_blas
 
-# Largest 2-norm condition number of K that is kept: W absorbs rounding errors of size eps * cond(K).
-COND_MAX = {"float64": 1e4, "float32": 1e2}
-# What one change adds to V^T V - I, measured on long streams: float64 accumulates (small matrices, conditioning of K), while
-# float32 hardly does, for its rounding errors are independent.
-ROUNDING = {"float64": 1e-15, "float32": 1e-9}
+
+class Precision(NamedTuple):
+    """Limits that depend on the type of W.
+
+    Attributes
+    ----------
+    eps : float
+    cond_max : float
+        Largest condition number of K that is kept: W absorbs rounding errors of size eps * cond(K).
+    rounding : float
+        What one change adds to V^T V - I, measured on long streams: in float64 the errors of the small matrices accumulate,
+        in float32 those of W, which are independent, hardly do.
+    drift_max : float
+        Estimated loss of orthonormality at which a factor is made new.
+    """
+
+    eps: float
+    cond_max: float
+    rounding: float
+    drift_max: float
+
+
+PRECISION = {
+    "float64": Precision(float(np.finfo(np.float64).eps), 1e4, 1e-15, 1e-11),
+    "float32": Precision(float(np.finfo(np.float32).eps), 1e2, 1e-9, 4e-6),
+}
 CHUNK = 8192  # rows of W that are worked on at a time, in float64, when all of them must change
 
 
@@ -25,8 +48,8 @@ class Change:
 
     Attributes
     ----------
-    K, inverse : ndarray of shape (width, width)
-        The new small factor and its inverse.
+    K : ndarray of shape (width, width)
+        The new small factor.
     errors : ndarray of shape (r, r)
         For the new number of columns, r.
     n : int
@@ -42,7 +65,6 @@ class Change:
     """
 
     K: np.ndarray
-    inverse: np.ndarray
     errors: np.ndarray
     n: int
     E: Rows | None = None
@@ -55,7 +77,7 @@ class Change:
 class ImplicitFactor:
     """The n x r matrix ``W[:n] @ K[:, :r]``, kept unmultiplied (the extended decomposition of Deng et al., 2024).
 
-    A rotation ``factor @ T`` changes only the small K; rows are added to it through the inverse of K, so that an update costs
+    A rotation ``factor @ T`` changes only the small K; rows are added to it through a solve with K, so that an update costs
     as much as the rows that it names.  When K becomes ill-conditioned, or when the rank falls, the product is carried out
     ("folded") and K starts again from the identity.
 
@@ -72,8 +94,9 @@ class ImplicitFactor:
     ----------
     W : ndarray of shape (capacity, width)
         Its rows beyond n are unused.  Invariant: ``W[:n] @ K[:, r:] = 0``.
-    K, inverse : ndarray of shape (width, width)
+    K : ndarray of shape (width, width)
     n, r : int
+    precision : Precision
     errors : ndarray of shape (r, r)
         Estimate of how far the columns are from orthonormal.  An update by T and H makes columns that would be orthonormal
         if these were: the new error is T^T errors T, and rounding.
@@ -89,8 +112,8 @@ class ImplicitFactor:
     def __init__(self, n: int, width: int, dtype: Any):
         self.W = np.zeros((n, width), dtype=dtype)
         self.K = np.eye(width)
-        self.inverse = np.eye(width)
         self.n, self.r = n, 0
+        self.precision = PRECISION[self.W.dtype.name]
         self.errors = np.zeros((0, 0))
         self._journal: list[tuple[Any, np.ndarray]] | None = None
 
@@ -173,16 +196,17 @@ class ImplicitFactor:
         n = self.n + (0 if rows is None else len(rows))
         self._reserve(n)
         errors = T.T @ self.errors @ T
-        errors[np.diag_indices(len(errors))] += ROUNDING[self.dtype.name] * (1.0 + noise)
+        errors.flat[:: len(errors) + 1] += self.precision.rounding * (1.0 + noise)  # the diagonal
         if E is not None and E.touches_most:
             return self._multiplied_out(T, E, H, rows, n, errors)
         if T.shape[1] >= T.shape[0]:
-            K = self._completed(T)
-            inverse = _safe_inverse(K, COND_MAX[self.dtype.name])
-            if inverse is not None:
-                Y = None if H is None else _divided(H, K, inverse)
-                rows = None if rows is None else _divided(rows, K, inverse)
-                return Change(K, inverse, errors, n, E, Y, rows)
+            with small_blas(self.width):
+                K = self._completed(T)
+                lu = _factorized(K, self.precision.cond_max)
+                if lu is not None:
+                    Y = None if H is None else _divided(H, lu)
+                    rows = None if rows is None else _divided(rows, lu)
+                    return Change(K, errors, n, E, Y, rows)
         return replace(self._multiplied_out(T, E, H, rows, n, errors), folded=True)
 
     def commit(self, change: Change) -> None:
@@ -196,7 +220,7 @@ class ImplicitFactor:
                 change.E.add_to(self.W, change.Y)
             if change.rows is not None:
                 self.W[self.n : change.n] = change.rows
-        self.K, self.inverse, self.errors, self.n = change.K, change.inverse, change.errors, change.n
+        self.K, self.errors, self.n = change.K, change.errors, change.n
         self.r = len(change.errors)
 
     def without(self, index: np.ndarray) -> ImplicitFactor:
@@ -240,7 +264,7 @@ class ImplicitFactor:
             E.add_to(W, H)
         if rows is not None:
             W[self.n : n, :r2] = rows
-        return Change(np.eye(width), np.eye(width), errors, n, W=W)
+        return Change(np.eye(width), errors, n, W=W)
 
     def _reserve(self, n: int) -> None:
         """Make room for n rows, doubling, so that appending costs O(1) a row on average."""
@@ -263,7 +287,7 @@ class ImplicitFactor:
         R = np.eye(self.r)
         for _ in range(4):
             gram = Q._gram()
-            if np.abs(gram - np.eye(self.r)).max(initial=0.0) < 8 * np.finfo(self.dtype).eps:
+            if np.abs(gram - np.eye(self.r)).max(initial=0.0) < 8 * self.precision.eps:
                 return Q, R
             try:
                 factor = np.linalg.cholesky(gram).T
@@ -280,13 +304,13 @@ class ImplicitFactor:
     def _like(self, W: np.ndarray) -> ImplicitFactor:
         """The factor W[:, :r]."""
         other = copy(self)
-        other.W, other.K, other.inverse, other._journal = W, np.eye(self.width), np.eye(self.width), None
+        other.W, other.K, other._journal = W, np.eye(self.width), None
         other._starts_with(self.r)
         return other
 
     def _starts_with(self, r: int) -> None:
         self.r = r
-        self.errors = np.eye(r) * np.finfo(self.dtype).eps
+        self.errors = np.eye(r) * self.precision.eps
 
     def _gram(self) -> np.ndarray:
         """Gram matrix of W[:, :r], in float64."""
@@ -327,22 +351,19 @@ class ImplicitFactor:
         return {**vars(self), "W": self.W[: self.n].copy(), "_journal": None}
 
 
-def _safe_inverse(K: np.ndarray, cond_max: float) -> np.ndarray | None:
-    """The inverse of K, or None if cond_2(K) > cond_max.  The Frobenius norms bound it and mostly spare the SVD."""
-    try:
-        inverse = np.linalg.inv(K)
-    except np.linalg.LinAlgError:
+def _factorized(K: np.ndarray, cond_max: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """LU factors of K^T, or None if cond_2(K) > cond_max; LAPACK's estimate in the 1-norm mostly spares the SVD."""
+    lu, pivots, info = lapack.dgetrf(K.T)
+    if info:
         return None
-    bound = np.linalg.norm(K) * np.linalg.norm(inverse)
-    if not bound <= cond_max and not np.linalg.cond(K) <= cond_max:
+    reciprocal, _ = lapack.dgecon(lu, np.abs(K).sum(axis=1).max())
+    if reciprocal * cond_max < 1.0 and not np.linalg.cond(K) <= cond_max:
         return None
-    return inverse
+    return lu, pivots
 
 
-def _divided(H: np.ndarray, K: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """[H, 0] K^-1 with one step of iterative refinement."""
-    r = H.shape[1]
-    Y = H @ inverse[:r]
-    error = -(Y @ K)
-    error[:, :r] += H
-    return Y + error @ inverse
+def _divided(H: np.ndarray, lu: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """[H, 0] K^-1."""
+    padded = np.zeros((len(H), len(lu[1])))
+    padded[:, : H.shape[1]] = H
+    return lapack.dgetrs(*lu, padded.T)[0].T

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from lrla import _arrays, _validation
 from lrla._estimator import all_or_nothing
-from lrla.svd._factored_svd import FactoredSVD, Side
+from lrla.svd._factored_svd import FactoredSVD, Loss, Side
 from lrla.svd._row_blocks import Rows, cut, rows_of, stacked
 
 
@@ -156,7 +156,9 @@ class UpdatableSVD:
         return self
 
     @classmethod
-    def from_svd(cls, U: Any, s: Any, Vt: Any, *, n_components: int | None = None, **options: Any) -> UpdatableSVD:
+    def from_svd(
+        cls, U: Any, s: Any, Vt: Any, *, n_components: int | None = None, error: float = 0.0, **options: Any
+    ) -> UpdatableSVD:
         """Start from a known SVD.
 
         Parameters
@@ -166,6 +168,8 @@ class UpdatableSVD:
         s : array-like of shape (r,)
         Vt : array-like of shape (r, n)
         n_components : int, default=r
+        error : float, default=0.0
+            Frobenius norm of what this SVD leaves of its matrix, for `reconstruction_error_`.
         **options
             Further parameters of the class.
 
@@ -193,6 +197,8 @@ class UpdatableSVD:
         self = cls(len(s) if n_components is None else n_components, **options)
         model = self._new_model(0 if U is None else len(U), Vt.shape[1], Vt.dtype)
         model.load(U, s, Vt.T)
+        lost = float(np.ldexp(_validation.check_real(error, "error", 0.0), -model.exponent))
+        model.loss = Loss(lost**2, lost, "any")
         self._model = model
         return self
 
@@ -633,6 +639,15 @@ def _checked_dtype(dtype: Any) -> np.dtype | None:
     if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise ValueError(f"dtype must be float64, float32 or None; got {dtype!r}.")
     return np.dtype(dtype)
+
+
+def _is_plain(X: Any, name: str, dtype: np.dtype) -> bool:
+    """Whether X can be taken as it is.  Small updates take less time than scikit-learn's checks, made for all cases."""
+    if type(X) is np.ndarray:
+        return X.ndim == 2 and X.dtype == dtype and X.size > 0 and bool(np.isfinite(X).all())
+    if type(X) not in (scipy.sparse.csr_array, scipy.sparse.csr_matrix) or X.dtype != dtype or 0 in X.shape:
+        return False
+    return _validation.check_sparse(X, name) is X and bool(np.isfinite(X.data).all())
 
 
 def _check_length(found: int, wanted: int, name: str, what: str) -> None:

@@ -1,15 +1,17 @@
 """Products of `SparseOperator` against dense float64 arithmetic, and the promises of its kernel."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numba
 import numpy as np
 import pytest
 import scipy.sparse
 
 from lrla.linalg import _sparse
-from lrla.linalg._kernels import NARROW, WIDE, multiply_panel
+from lrla.linalg._kernels import WIDTHS, multiply_panel
 from lrla.linalg._sparse import SparseOperator
 
-BLOCKS = [1, NARROW, NARROW + 3, 2 * NARROW + 1, WIDE, WIDE + 1, 2 * WIDE]
+BLOCKS = [1, *WIDTHS, *(width + 1 for width in WIDTHS), 50, 64]
 
 
 def random_matrix(m, n, density=0.1, dtype=np.float64, fmt="csr", seed=0):
@@ -248,7 +250,7 @@ def all_products(A, mean):
 def test_same_bits_for_any_number_of_threads_and_both_twins(dtype, centred, monkeypatch):
     A = random_matrix(2000, 30, 0.5, dtype)
     mean = np.linspace(-1, 2, 30) if centred else None
-    assert _sparse._block_count(SparseOperator(A)._storage.given, WIDE) == 16
+    assert _sparse._block_count(SparseOperator(A)._storage.given, WIDTHS[-1]) == 16
     before = numba.get_num_threads()
     try:
         results = []
@@ -264,16 +266,30 @@ def test_same_bits_for_any_number_of_threads_and_both_twins(dtype, centred, monk
             np.testing.assert_array_equal(one, two)
 
 
+def test_two_python_threads_with_an_operator_each():
+    A, X = random_matrix(2000, 30, 0.5), np.random.default_rng(0).standard_normal((43, 30))
+    expected = SparseOperator(A).gram(X)
+
+    def repeat(_):
+        op = SparseOperator(A)
+        return [op.gram(X) for _ in range(20)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for results in pool.map(repeat, range(2)):
+            for result in results:
+                np.testing.assert_array_equal(result, expected)
+
+
 def test_blocks_are_fixed_by_the_matrix_and_fit_the_budget(monkeypatch):
     csr = SparseOperator(random_matrix(2000, 30, 0.5))._storage.given
     bounds = csr.bounds(16)
     assert (bounds[0], bounds[-1]) == (0, 2000)
     # equal but for the entries of a row at either end
     assert np.all(np.abs(np.diff(csr.indptr[bounds]) - csr.data.size / 16) <= 30)
-    monkeypatch.setattr(_sparse, "WORK_BUDGET", 4 * 30 * WIDE * 8)
-    assert _sparse._block_count(csr, WIDE) == 4
+    monkeypatch.setattr(_sparse, "WORK_BUDGET", 4 * 30 * WIDTHS[-1] * 8)
+    assert _sparse._block_count(csr, WIDTHS[-1]) == 4
     monkeypatch.setattr(_sparse, "WORK_BUDGET", 1)
-    assert _sparse._block_count(csr, WIDE) == 1
+    assert _sparse._block_count(csr, WIDTHS[-1]) == 1
 
 
 def test_work_arrays_are_reused_and_start_on_a_cache_line():

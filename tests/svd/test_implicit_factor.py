@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from lrla.svd._implicit_factor import COND_MAX, ImplicitFactor
+from lrla.svd._implicit_factor import PRECISION, ImplicitFactor
 from lrla.svd._row_blocks import DenseRows, rows_of
 from tests._matrices import orthogonality_ratio, orthonormal
 
@@ -50,9 +50,9 @@ def test_a_hundred_changes_equal_the_dense_products(rng):
         T, H, E = rotation(6, 6, rng, 0.05), 0.1 * rng.standard_normal((2, 6)), sparse_rows(2, 200, rng)
         factor.commit(factor.plan(T, E, H))
         X = X @ T + dense_of(E).T @ H
-        assert np.linalg.cond(factor.K) <= COND_MAX["float64"]
+        assert np.linalg.cond(factor.K) <= PRECISION["float64"].cond_max
     # 100 steps, each of some eps times the largest condition number of K
-    assert np.abs(factor.dense() - X).max() <= 100 * EPS * COND_MAX["float64"] * np.abs(X).max()
+    assert np.abs(factor.dense() - X).max() <= 100 * EPS * PRECISION["float64"].cond_max * np.abs(X).max()
 
 
 def test_columns_beyond_the_rank_are_annihilated(rng):
@@ -82,7 +82,7 @@ def test_rows_equal_rows_of_the_dense_matrix(rng):
 def test_an_ill_conditioned_rotation_folds(rng, dtype):
     X = orthonormal(50, 3, rng).astype(dtype)
     factor = ImplicitFactor.from_dense(X, 4, dtype)
-    T = np.diag([1.0, 1.0, 0.1 / COND_MAX[np.dtype(dtype).name]])
+    T = np.diag([1.0, 1.0, 0.1 / PRECISION[np.dtype(dtype).name].cond_max])
     change = factor.plan(T)
     factor.commit(change)
     assert change.folded

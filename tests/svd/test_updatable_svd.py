@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from lrla.svd import _factored_svd, _updating
-from lrla.svd._implicit_factor import COND_MAX
+from lrla.svd._implicit_factor import PRECISION
 from lrla.svd._updatable_svd import UpdatableSVD
 from tests._matrices import matrix_with_spectrum, orthonormal, sparse_matrix
 
@@ -324,7 +324,7 @@ def follow(model, stream, check_every):
         model.add_rows(row)
         if t % check_every == 0:
             for factor in (model._model.left, model._model.right):
-                assert np.linalg.cond(factor.K) <= COND_MAX[factor.dtype.name]
+                assert np.linalg.cond(factor.K) <= PRECISION[factor.dtype.name].cond_max
                 unused = factor.W[: factor.n] @ factor.K[:, factor.r :]
                 assert np.abs(unused).max(initial=0) <= 1e3 * np.finfo(factor.dtype).eps
     return model
@@ -347,14 +347,15 @@ def test_drifting_subspace_for_twenty_thousand_updates(rng, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_drift_estimate_is_near_the_truth(rng, dtype):
-    """Within a factor of 30 either way, once rounding has added up; it decides when a factor is made new."""
+def test_the_drift_estimate_is_no_wishful_thinking(rng, dtype):
+    """It decides when a factor is made new; single rows do better than it says, blocks are near it."""
     A = zipf(1500, 400, rng).astype(dtype)
     model = UpdatableSVD(10, n_oversamples=0, buffer_size=0)
-    for i in range(A.shape[0]):
-        model.add_rows(A[[i]])
+    for start in range(0, A.shape[0], 3):
+        model.add_rows(A[start : start + 3])
     estimate = max(model._model.left.drift, model._model.right.drift)
-    assert estimate / 30 <= orthogonality(model) <= 30 * estimate
+    assert orthogonality(model) <= 10 * estimate
+    assert estimate <= 1500 * PRECISION[np.dtype(dtype).name].rounding  # three times what the changes alone make
 
 
 def test_rows_in_the_span_touch_nothing_but_the_small_matrices(rng):
@@ -812,11 +813,11 @@ def test_a_failure_inside_leaves_the_object_as_it_was(rng, monkeypatch, call, fa
     model = (
         UpdatableSVD(3, n_oversamples=0).add_rows(rng.standard_normal((40, 5))).add_rows(rng.standard_normal((1, 5)))
     )
+    if place == "renew":
+        model._model.left.precision = model._model.right.precision = PRECISION["float64"]._replace(drift_max=0.0)
     before, calls = state(model), []
     owner, name = (_updating, "svd") if place == "svd" else (_factored_svd.FactoredSVD, "renew")
     original = getattr(owner, name)
-    if place == "renew":
-        monkeypatch.setitem(_factored_svd.DRIFT_MAX, "float64", 0.0)  # after every update
 
     def failing(*args):
         calls.append(1)

@@ -1,0 +1,72 @@
+"""From a space of right vectors to a finished truncated SVD: the Rayleigh-Ritz step, signs, and padding to full rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lrla import _arrays
+from lrla.linalg._orthonormalize import complete_rows, orthonormalize
+
+Rows = tuple[Any, np.ndarray, Any]  # left vectors as rows (k, m), singular values (k,), right vectors as rows (k, n)
+
+
+def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
+    """The k best triplets of A within the row space of V: the SVD of ``A V^T``, by way of its orthonormal factor.
+
+    The singular values have an error quadratic in that of the space.
+
+    Parameters
+    ----------
+    op : Operator of shape (m, n)
+    V : array of shape (j, n)
+        Orthonormal rows, j >= k or all that there are.
+    k : int
+
+    Returns
+    -------
+    U : array of shape (min(j, k), m)
+    s : ndarray of shape (min(j, k),), descending
+    V : array of shape (min(j, k), n)
+        Where A V^T lacks rank, U has fewer rows; see `finish`.
+    """
+    Q, R = orthonormalize(op.forward(V))
+    if not R.shape[1]:
+        return Q, np.zeros(0), V[:0, :]
+    F, s, Gt = np.linalg.svd(R.T, full_matrices=False)
+    j = min(k, len(s))
+    return rotate(F[:, :j], Q), s[:j], rotate(Gt[:j].T, V)
+
+
+def rotate(F: np.ndarray, Q: Any) -> Any:
+    """``F^T Q`` for a small host matrix F and rows Q."""
+    return _arrays.from_host(np.ascontiguousarray(F.T).astype(_arrays.real_dtype(Q)), Q) @ Q
+
+
+def finish(triplets: Rows, k: int, fresh_left: Callable[[int], Any], fresh_right: Callable[[int], Any]) -> tuple[Any, ...]:
+    """Settle the rank, complete the factors to k orthonormal vectors, and fix the signs.
+
+    Singular values at the level of rounding become exactly zero.  The entry of largest magnitude of every right vector is
+    positive.
+
+    Returns
+    -------
+    U : array of shape (m, k)
+    s : ndarray of shape (k,)
+    Vt : array of shape (k, n)
+    rank : int
+    """
+    U, s, V = triplets
+    eps = _arrays.eps(V.dtype)
+    noise = max(U.shape[1], V.shape[1]) * eps * (s[0] if len(s) else 0.0)
+    rank = int(np.sum(s > noise)) if len(s) and s[0] > 0.0 else 0
+    U = complete_rows(U[:rank, :], k, fresh_left)
+    V = complete_rows(V[:rank, :], k, fresh_right)
+    s = np.concatenate((s[:rank], np.zeros(k - rank)))
+    xp = _arrays.namespace(V)
+    at = xp.argmax(xp.abs(V), axis=1)
+    largest = V[xp.arange(k, device=_arrays.device(V)), at] if k else V[:, 0]
+    sign = xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))[:, None]
+    return (U * sign).T, s, V * sign, rank

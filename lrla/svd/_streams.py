@@ -1,0 +1,152 @@
+"""Streams under the estimators: the models that `partial_fit` keeps, with the names of a batch model.
+
+What costs O(n k), such as the components, is multiplied out when it is read, and kept until the next batch.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from lrla.linalg._operator import column_means, squared_norm
+from lrla.svd._centered_updating import CenteredStream
+from lrla.svd._updatable_svd import UpdatableSVD
+
+
+class RawModel:
+    """Rows as they are: an `UpdatableSVD`, with the column sums that the explained variance needs."""
+
+    mean = None
+
+    def __init__(self, stream: UpdatableSVD, sums: np.ndarray | None = None, energy: float = 0.0, n_samples: int = 0):
+        self.stream = stream
+        self.sums = np.zeros(0) if sums is None else sums  # of columns
+        self.energy, self.n_samples_seen, self.n_iter = energy, n_samples, 0
+
+    def add(self, X: Any) -> None:
+        """Work in a checked batch; columns beyond those known are new ones."""
+        known = self.stream.shape[1] if len(self.sums) else X.shape[1]
+        if X.shape[1] > known:
+            self.stream.add_zero_columns(X.shape[1] - known)
+        sums = column_means(X) * X.shape[0]
+        energy = squared_norm(X.data if scipy.sparse.issparse(X) else X)
+        self.stream.add_rows(X)
+        sums[: len(self.sums)] += self.sums
+        self.sums = sums
+        self.energy += energy
+        self.n_samples_seen += X.shape[0]
+        self.n_iter += 1
+        vars(self).pop("explained_variance", None)
+
+    @property
+    def components(self) -> np.ndarray:
+        """(k, n)."""
+        return self.stream.Vt
+
+    @property
+    def singular_values(self) -> np.ndarray:
+        """(k,)."""
+        return self.stream.singular_values_
+
+    @cached_property
+    def explained_variance(self) -> np.ndarray:
+        """(k,): ``s^2 / N - (mean . v)^2``."""
+        s = self.singular_values.astype(np.float64)
+        shift = self.components.astype(np.float64) @ (self.sums / self.n_samples_seen)
+        return np.maximum(s**2 / self.n_samples_seen - shift**2, 0.0).astype(self.components.dtype)
+
+    @property
+    def explained_variance_ratio(self) -> np.ndarray:
+        """(k,)."""
+        N = self.n_samples_seen
+        total = self.energy / N - float((self.sums / N) @ (self.sums / N))
+        return self.explained_variance / total if total > 0.0 else np.zeros_like(self.explained_variance)
+
+    @property
+    def reconstruction_error(self) -> float:
+        """||X - X V V^T||_F."""
+        return self.stream.reconstruction_error_
+
+    @property
+    def rank(self) -> int:
+        """Components that are there."""
+        return self.stream.rank_
+
+
+class CenteredModel:
+    """Rows centred on their running mean: a `CenteredStream`; `ddof` is what variances take off the number of rows."""
+
+    def __init__(self, stream: CenteredStream, ddof: int):
+        self.stream, self.ddof, self.n_iter = stream, ddof, 0
+
+    def add(self, X: Any) -> None:
+        """Work in a checked batch."""
+        self.stream.partial_fit(X)
+        self.n_iter += 1
+        for name in ("components", "singular_values", "var", "mean"):
+            vars(self).pop(name, None)
+
+    @property
+    def n_samples_seen(self) -> int:
+        """Rows so far."""
+        return self.stream.n_seen
+
+    @cached_property
+    def components(self) -> np.ndarray:
+        """(k, n)."""
+        return self.stream.components
+
+    @cached_property
+    def singular_values(self) -> np.ndarray:
+        """(k,)."""
+        return self.stream.singular_values
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """(n,)."""
+        return self.stream.mean.astype(self.components.dtype)
+
+    @cached_property
+    def var(self) -> np.ndarray:
+        """(n,)."""
+        return self.stream.var
+
+    @property
+    def explained_variance(self) -> np.ndarray:
+        """(k,)."""
+        s = self.singular_values.astype(np.float64)
+        return (s**2 / max(self.n_samples_seen - self.ddof, 1)).astype(self.components.dtype)
+
+    @property
+    def explained_variance_ratio(self) -> np.ndarray:
+        """(k,)."""
+        total = self._energy
+        s = self.singular_values.astype(np.float64)
+        return (s**2 / total if total > 0.0 else np.zeros_like(s)).astype(self.components.dtype)
+
+    @property
+    def _energy(self) -> float:
+        return float(self.var.sum()) * self.n_samples_seen
+
+    @property
+    def reconstruction_error(self) -> float:
+        """||X - mean - (X - mean) V V^T||_F."""
+        s = self.singular_values.astype(np.float64)
+        return float(np.sqrt(max(self._energy - float(s @ s), 0.0)))
+
+    @property
+    def noise_variance(self) -> float:
+        """Mean variance of the directions left out, as in probabilistic PCA."""
+        n = self.components.shape[1]
+        left = min(n, self.n_samples_seen) - self.components.shape[0]
+        if left <= 0:
+            return 0.0
+        return self.reconstruction_error**2 / max(self.n_samples_seen - self.ddof, 1) / left
+
+    @property
+    def rank(self) -> int:
+        """Components that are there."""
+        return self.stream.rank
