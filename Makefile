@@ -37,7 +37,7 @@ lint: $(VENV)/.lint
 	$(PY) -m mypy
 
 docs: $(VENV)/.docs
-	$(PY) -m sphinx -W --keep-going --quiet -b html docs docs/_build/html $(ARGS)
+	$(PY) -m sphinx -W -E --keep-going --quiet -b html docs docs/_build/html $(ARGS)
 	@echo "docs/_build/html/index.html"
 
 bench: $(VENV)/.bench

@@ -108,5 +108,7 @@ class Estimator(BaseEstimator):
 def _at_home(value: Any) -> Any:
     """The value with its device arrays, or those of a dataclass, on the host."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{f.name: _at_home(getattr(value, f.name)) for f in dataclasses.fields(value)})
+        return dataclasses.replace(
+            value, **{f.name: _at_home(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        )
     return _arrays.to_host(value) if _arrays.kind(value) == "device" else value

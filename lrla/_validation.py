@@ -112,7 +112,7 @@ def check_matrix(A: Any, name: str = "A", *, sparse: bool = True, operator: bool
         A = check_sparse(A, name)
     with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
         checked = check_array(A, accept_sparse=["csr", "csc"] if sparse else False, dtype=list(FLOATS), input_name=name)
-    return cast(checked, dtype, name)
+    return cast(contiguous(checked), dtype, name)
 
 
 def refuse_unsupported(X: Any, name: str) -> None:
@@ -234,6 +234,13 @@ def check_operator(A: Any, name: str) -> Any:
     if np.dtype(A.dtype).kind == "c":
         raise ValueError(f"{name} is complex; Complex data not supported.")
     return A
+
+
+def contiguous(X: Any) -> Any:
+    """A dense matrix in C or Fortran order, copied if its rows lie otherwise in memory: the same bits for any strides."""
+    if isinstance(X, np.ndarray) and not (X.flags.c_contiguous or X.flags.f_contiguous):
+        return np.ascontiguousarray(X)
+    return X
 
 
 def cast(X: Any, dtype: Any, name: str) -> Any:

@@ -5,10 +5,11 @@ Nothing is checked here, and nothing buffered: rows come in blocks that are alre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,7 @@ def other_side(side: Side) -> Side:
     return "right" if side == "left" else "left"
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(NamedTuple):
     """What all truncations have cost, in squares of the model's unit.
 
     As long as only rows (or only columns) are added, the model is U U^T A for the true A: the losses of the steps are
@@ -55,13 +55,13 @@ class Loss:
         exact = self.exact and (self.energy == 0.0 or self.kind in ("any", kind))
         energy = energy if energy > noise else 0.0
         total = self.energy + energy
-        return Loss(total, self.bound + float(np.sqrt(energy)), kind if total else "any", exact)
+        return Loss(total, self.bound + math.sqrt(energy), kind if total else "any", exact)
 
     def scaled(self, factor: float) -> Loss:
         """In another unit; nothing stays nothing, whatever the factor."""
         if not self.energy:
             return self
-        return replace(self, energy=self.energy * factor**2, bound=self.bound * factor)
+        return self._replace(energy=self.energy * factor**2, bound=self.bound * factor)
 
 
 class FactoredSVD:
@@ -223,29 +223,30 @@ class FactoredSVD:
         lengths, tol = np.sqrt(N.diagonal()), 64 * eps
         C = self.factor(side).project(E)
         if self.residual_rank is not None:
-            return C, _updating.leading_residual(N - C @ C.T, lengths, tol, self.residual_rank)
-        rest = _updating.residual(N - C @ C.T, lengths, tol)
-        negligible = self.truncation.rank_tol * max(self.s[:1].sum(), lengths.max(initial=0.0))
+            return C, _updating.leading_residual(N, C, lengths, tol, self.residual_rank)
+        rest = _updating.residual(N, C, lengths, tol)
+        negligible = self.truncation.rank_tol * max(_first(self.s), lengths.max(initial=0.0))
         if rest.smallest > negligible and rest.pivots[-1] < 4 * self.factor(side).drift:
             self.renew(side)
             C = self.factor(side).project(E)
-            rest = _updating.residual(N - C @ C.T, lengths, tol)
+            rest = _updating.residual(N, C, lengths, tol)
         if rest.smallest > negligible and rest.pivots[-1] < WEAK and len(rest.pivots) < len(E):
             correction, gram = self.factor(side).outside(E, C)
             C = C + correction
-            rest = _updating.residual(gram - correction @ correction.T, lengths, tol**2)
+            rest = _updating.residual(gram, correction, lengths, tol**2)
         return C, rest
 
     def _commit(self, s: np.ndarray, changes: dict[Side, Change | None], lost: float, kind: str) -> None:
         """Make the planned changes, then make those factors new that need it."""
-        largest = max(float(self.s[:1].sum()), float(s[:1].sum()))
+        largest = max(_first(self.s), _first(s))
         approximate = bool(lost) and (self.truncation.shrinkage > 0 or self.residual_rank is not None)
         changed = {side: change for side, change in changes.items() if change is not None}
         for side, change in changed.items():
             self.factor(side).commit(change)
         self.s = s
         self.loss = self.loss.plus(lost, kind, noise=(64 * self.truncation.eps * largest) ** 2)
-        self.loss = replace(self.loss, exact=self.loss.exact and not approximate)
+        if approximate:
+            self.loss = self.loss._replace(exact=False)
         self.n_updates += 1
         for side, change in changed.items():
             factor = self.factor(side)
@@ -301,10 +302,14 @@ class FactoredSVD:
             factor.forget_checkpoint()
 
 
+def _first(s: np.ndarray) -> float:
+    return float(s[0]) if len(s) else 0.0
+
+
 def _parts(X: np.ndarray) -> Iterator[np.ndarray]:
     return (X[start : start + CHUNK] for start in range(0, len(X), CHUNK))
 
 
 def exponent_of(largest: float) -> int:
     """e with 2^e near `largest` > 0, within the range where 2^e and 2^-e are numbers."""
-    return int(np.clip(np.frexp(largest)[1], -1000, 1000))
+    return min(max(math.frexp(largest)[1], -1000), 1000)

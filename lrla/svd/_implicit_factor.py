@@ -200,7 +200,7 @@ class ImplicitFactor:
         if E is not None and E.touches_most:
             return self._multiplied_out(T, E, H, rows, n, errors)
         if T.shape[1] >= T.shape[0]:
-            with small_blas(self.width):
+            with small_blas(self.width + (0 if H is None else len(H)) + n - self.n):
                 K = self._completed(T)
                 lu = _factorized(K, self.precision.cond_max)
                 if lu is not None:
@@ -243,6 +243,8 @@ class ImplicitFactor:
         them: they go into the null space of T, scaled like T.
         """
         r, r2 = T.shape
+        if r == r2 == self.width:
+            return self.K @ T
         K = self.K.copy()
         K[:, :r2] = self.K[:, :r] @ T
         if r2 > r:

@@ -107,7 +107,9 @@ def _secular_root(i: int, d: np.ndarray, z2: np.ndarray, n: int, total: float, g
     return origin * origin + mu
 
 
-def _arrow_svd(s: np.ndarray, c: np.ndarray, rho: float, F: np.ndarray, S: np.ndarray, G: np.ndarray, work: np.ndarray) -> bool:
+def _arrow_svd(
+    s: np.ndarray, c: np.ndarray, rho: float, F: np.ndarray, S: np.ndarray, G: np.ndarray, work: np.ndarray
+) -> bool:
     """SVD F diag(S) G^T of [[diag(s), 0], [c, rho]], for which LAPACK takes ten times as long; False if it is not possible.
 
     F and G are given as zeros, and S is not sorted.  The squares of S are the roots of a secular equation; as in Gu and

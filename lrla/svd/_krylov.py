@@ -2,12 +2,11 @@
 
 Block Krylov spaces need far fewer products than subspace iteration at the same accuracy (Musco & Musco, NIPS 2015; Tropp &
 Webber, arXiv 2306.12418), and a block much narrower than k loses nearly nothing in products (Chen, Epperly, Meyer, Musco &
-Rao, arXiv 2508.06486).  Where products are cheap the orthogonalisation is the cost, so `one_sided` keeps the shorter side
+Rao, arXiv 2508.06486).  Where products are cheap the orthogonalisation is the cost, so `GramSpace` keeps the shorter side
 only.  Squaring costs precision: it resolves a triplet to relative residual `tol` only while
-``tol theta_k > 10 eps theta_1``.  This is checked, and the caller is told ("precision"); `two_sided` has no such limit.
+``tol theta_k > 10 eps theta_1``.  This is checked, and the caller is told ("precision"); `BidiagonalSpace` has no such limit.
 
-Symbols: P basis (rows), H = P A^T A P^T, theta and Y its eigenvalues and vectors; X, Y bases of both sides (rows),
-T = Y A X^T = F diag(s) G^T; R what a block leaves outside the basis.
+Symbols: X is the next block, R the coefficients of a product in it, c those in the basis.
 """
 
 from __future__ import annotations
@@ -108,24 +107,104 @@ class RowBasis:
         self.last, self.size = 0, Y.shape[1]
 
 
-def one_sided(
-    op: Any, k: int, start: Any, *, tol: float, block: int, max_iter: int, fresh: Fresh, progress: Any
-) -> Ritz:
-    """The k leading right singular vectors by thick-restart block Krylov iteration on A^T A.
+class GramSpace:
+    """Krylov space of A^T A on one side: basis P (rows), H = P A^T A P^T = Y diag(theta) Y^T."""
+
+    def __init__(self, op: Any, k: int, block: int, start: Any):
+        self.op, self.k, self.block = op, k, block
+        self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block), op.shape[1])
+        self.right = RowBasis(op, self.capacity + block + _probe_width(block), op.shape[1], start)
+        self.H = np.zeros((self.right.P.shape[0],) * 2)
+
+    def multiply(self) -> Any:
+        """Multiply the newest block; returns the next one, what the product has outside the basis."""
+        right, new = self.right, slice(self.right.last, self.right.size)
+        c, X, self.R = right.rest(self.op.gram(right.block), float(np.abs(self.H).max()))
+        self.H[new, : right.size], self.H[: right.size, new] = c, c.T
+        return X
+
+    def decompose(self, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """Ritz values; returns ||A^T A v - theta v|| of the first k, and what they are to fall below."""
+        right = self.right
+        H = self.H[: right.size, : right.size]
+        theta, Y = np.linalg.eigh((H + H.T) / 2.0)
+        self.theta, self.Y = theta[::-1], Y[:, ::-1]
+        residuals = np.linalg.norm(self.R.T @ self.Y[right.last : right.size, : self.k], axis=0)
+        noise = 10.0 * _arrays.eps(self.op.dtype) * self.theta[0]
+        self.blind = right.size >= self.k and tol * self.theta[self.k - 1] < noise
+        self.s = np.sqrt(np.maximum(self.theta[: self.k], 0.0))
+        self.residuals = np.divide(residuals, self.s, out=np.zeros_like(residuals), where=self.s > 0.0)
+        return residuals, np.maximum(tol * self.theta[: self.k], noise)
+
+    def restart(self) -> None:
+        """Keep the k + block best Ritz vectors; the coupling to the next block enters H with its product."""
+        kept = min(self.k + self.block, self.right.size)
+        self.right.restart(self.Y[:, :kept])
+        self.H[:] = 0.0
+        self.H[:kept, :kept] = np.diag(self.theta[:kept])
+
+    def vectors(self) -> Any:
+        """The k best right Ritz vectors, as rows."""
+        return self.right.combine(self.Y[:, : self.k])
+
+
+class BidiagonalSpace:
+    """Krylov spaces of both sides (block Golub-Kahan): T = left A right^T = F diag(s) G^T; no squaring, s_k/s_1 ~ eps."""
+
+    blind = False
+
+    def __init__(self, op: Any, k: int, block: int, start: Any):
+        self.op, self.k, self.block = op, k, block
+        self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block), *op.shape)
+        rows = self.capacity + block + _probe_width(block)
+        self.right = RowBasis(op, rows, op.shape[1], start)
+        self.left = RowBasis(op, rows, op.shape[0], op.empty((0, op.shape[0])))
+        self.T = np.zeros((rows, rows))
+
+    def multiply(self) -> Any:
+        """Multiply the newest block by A and what is new by A^T; returns the next block."""
+        left, right, new = self.left, self.right, slice(self.right.last, self.right.size)
+        c, Y, R = left.rest(self.op.forward(right.block), float(np.abs(self.T).max()))
+        self.T[: left.size, new] = c.T
+        left.append(Y)
+        self.T[left.last : left.size, new] = R.T
+        _, X, self.R = right.rest(self.op.adjoint(left.block), float(np.abs(self.T).max()))
+        return X
+
+    def decompose(self, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """Ritz triplets; returns ||A^T u - s v|| of the first k, and what they are to fall below."""
+        rows, columns, k = self.left.size, self.right.size, self.k
+        self.F, s, self.Gt = np.linalg.svd(self.T[:rows, :columns])
+        self.s = np.pad(s, (0, columns - len(s)))[:k]
+        residuals = np.linalg.norm(self.R.T @ self.F[self.left.last : rows, :k], axis=0)
+        self.residuals = np.pad(residuals, (0, max(0, len(self.s) - len(residuals))))[: len(self.s)]
+        self.all = s
+        return self.residuals, np.maximum(tol * self.s, 10.0 * _arrays.eps(self.op.dtype) * self.s[0])
+
+    def restart(self) -> None:
+        """Keep the k + block best triplets; the coupling to the next block enters T with its product."""
+        kept = min(self.k + self.block, self.left.size, self.right.size)
+        self.right.restart(self.Gt[:kept].T)
+        self.left.restart(self.F[:, :kept])
+        self.T[:] = 0.0
+        self.T[:kept, :kept] = np.diag(self.all[:kept])
+
+    def vectors(self) -> Any:
+        """The k best right Ritz vectors, as rows."""
+        return self.right.combine(self.Gt[: self.k].T)
+
+
+def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progress: Any) -> Ritz:
+    """Let a Krylov space grow, with thick restarts, until its k leading Ritz vectors have converged.
 
     Parameters
     ----------
-    op : Operator of shape (m, n)
-        n should be the shorter side.
-    k : int
-    start : array of shape (b0, n)
-        Orthonormal rows to start from: random, or Ritz vectors of an earlier run.
+    space : GramSpace or BidiagonalSpace
+        Holds the operator (m, n), k, and orthonormal rows to start from.
     tol : float
-        Converged when ``||A^T A v_i - theta_i v_i|| <= max(tol theta_i, 10 eps theta_1)`` for all i <= k.
-    block : int
-        Rows of a block, b.  The basis holds up to 3 k + 2 b vectors.
+        Residual of a triplet relative to its own size; limited by 10 eps of the largest.
     max_iter : int
-        Largest number of block products.
+        Largest number of block products, those reported to `progress` before included.
     fresh : callable
         ``fresh(j)`` returns j new random rows (j, n).
     progress : Progress
@@ -134,109 +213,37 @@ def one_sided(
     -------
     Ritz
     """
-    eps = _arrays.eps(op.dtype)
-    capacity = min(max(3 * k + 2 * block, start.shape[0] + block), op.shape[1])
-    basis = RowBasis(op, capacity + block + _probe_width(block), op.shape[1], start)
-    H = np.zeros((basis.P.shape[0],) * 2)
-    n_products, n_converged, status, schedule = 0, 0, "", Schedule()
+    k, right, schedule = space.k, space.right, Schedule()
+    n_products, n_converged, status = 0, 0, ""
     while not status:
-        new = slice(basis.last, basis.size)
-        n_products += basis.size - basis.last
-        c, X, R = basis.rest(op.gram(basis.block), float(np.abs(H).max()))
-        H[new, : basis.size], H[: basis.size, new] = c, c.T
-        full, stop = basis.size + X.shape[0] > capacity, progress.iteration + 1 >= max_iter
-        ready = basis.size >= min(k, op.shape[1]) and schedule.due(progress.iteration)
-        if full or stop or ready or X.shape[0] == 0:
-            theta, Y = _eigh_descending(H[: basis.size, : basis.size])
-            residuals = np.linalg.norm(R.T @ Y[new, :k], axis=0)
-            limits = np.maximum(tol * theta[:k], 10.0 * eps * theta[0])
+        n_products += right.size - right.last
+        X = space.multiply()
+        full = right.size + X.shape[0] > space.capacity
+        last = progress.iteration + 1 >= max_iter
+        if full or last or X.shape[0] == 0 or (right.size >= k and schedule.due(progress.iteration)):
+            residuals, limits = space.decompose(tol)
             n_converged = int(np.sum(residuals <= limits))
             schedule.checked(progress.iteration, residuals, limits)
-            complete = X.shape[0] == 0 or (basis.size >= k and n_converged == k)
-            if (complete or basis.size >= 2 * k) and X.shape[0] and tol * theta[k - 1] < 10.0 * eps * theta[0]:
+            complete = X.shape[0] == 0 or n_converged == k
+            if space.blind and X.shape[0] and (complete or right.size >= 2 * k):
                 status = "precision"
             elif complete:
-                found, used = probe(op, basis, X, np.sqrt(np.maximum(theta[:k], 0.0)), k, fresh, tol)
-                n_products += used
-                status = "" if found is not None else "converged" if basis.size >= k else "exhausted"
-                X = found
-        if progress.step(n_converged=n_converged, residual=schedule.ratio * tol):
-            status = status or "stopped"
-        status = status or ("max_iter" if stop else "")
-        if not status:
-            if full:
-                kept = min(k + block, basis.size)
-                basis.restart(Y[:, :kept])
-                H[:] = 0.0
-                H[:kept, :kept] = np.diag(theta[:kept])
-            basis.append(X)
-    if stop or status == "stopped":
-        theta, Y = _eigh_descending(H[: basis.size, : basis.size])
-        residuals = np.linalg.norm(R.T @ Y[new, :k], axis=0)
-    s = np.sqrt(np.maximum(theta[:k], 0.0))
-    residuals = np.divide(residuals, s, out=np.zeros_like(s), where=s > 0.0)
-    return Ritz(basis.combine(Y[:, :k]), s, residuals, n_products, n_converged, status)
-
-
-def two_sided(
-    op: Any, k: int, start: Any, *, tol: float, block: int, max_iter: int, fresh: Fresh, progress: Any
-) -> Ritz:
-    """The k leading right singular vectors by thick-restart block Golub-Kahan iteration, down to s_k/s_1 ~ eps.
-
-    Parameters are those of `one_sided`; converged when ``||A^T u_i - s_i v_i|| <= max(tol s_i, 10 eps s_1)``.
-    """
-    eps = _arrays.eps(op.dtype)
-    capacity = min(max(3 * k + 2 * block, start.shape[0] + block), min(op.shape))
-    rows = capacity + block + _probe_width(block)
-    right = RowBasis(op, rows, op.shape[1], start)
-    left = RowBasis(op, rows, op.shape[0], start[:0, : 1] @ op.empty((1, op.shape[0])))
-    T = np.zeros((rows, rows))
-    n_products, n_converged, status, schedule = 0, 0, "", Schedule()
-    while not status:
-        new, scale = slice(right.last, right.size), float(np.abs(T).max())
-        n_products += right.size - right.last
-        c, Y, R = left.rest(op.forward(right.block), scale)
-        T[: left.size, new] = c.T
-        left.append(Y)
-        T[left.last : left.size, new] = R.T
-        c, X, R = right.rest(op.adjoint(left.block), float(np.abs(T).max()))
-        full, stop = right.size + X.shape[0] > capacity, progress.iteration + 1 >= max_iter
-        ready = right.size >= min(k, *op.shape) and schedule.due(progress.iteration)
-        if full or stop or ready or X.shape[0] == 0:
-            F, s, Gt = np.linalg.svd(T[: left.size, : right.size])
-            s = np.pad(s, (0, right.size - len(s)))
-            F = np.pad(F, ((0, 0), (0, max(0, right.size - left.size))))
-            residuals = np.linalg.norm(R.T @ F[left.last : left.size, :k], axis=0)[:k]
-            limits = np.maximum(tol * s[:k], 10.0 * eps * s[0])
-            n_converged = int(np.sum(residuals <= limits[: len(residuals)]))
-            schedule.checked(progress.iteration, residuals, limits[: len(residuals)])
-            if X.shape[0] == 0 or (right.size >= k and n_converged == k):
-                found, used = probe(op, right, X, s[:k], k, fresh, tol)
+                found, used = probe(space, X, fresh, tol)
                 n_products += used
                 status = "" if found is not None else "converged" if right.size >= k else "exhausted"
                 X = found
-        if progress.step(n_converged=n_converged, residual=schedule.ratio * tol):
-            status = status or "stopped"
-        status = status or ("max_iter" if stop else "")
+        stopped = progress.step(n_converged=n_converged, residual=schedule.ratio * tol)
+        if not status and (stopped or last):
+            status = "stopped" if stopped else "max_iter"
+            space.decompose(tol)
         if not status:
             if full:
-                kept = min(k + block, left.size, right.size)
-                right.restart(Gt[:kept].T)
-                left.restart(F[:, :kept])
-                T[:] = 0.0
-                T[:kept, :kept] = np.diag(s[:kept])
+                space.restart()
             right.append(X)
-    if status == "stopped":
-        F, s, Gt = np.linalg.svd(T[: left.size, : right.size])
-        s = np.pad(s, (0, right.size - len(s)))
-        F = np.pad(F, ((0, 0), (0, max(0, right.size - left.size))))
-        residuals = np.linalg.norm(R.T @ F[left.last : left.size, :k], axis=0)[:k]
-    return Ritz(right.combine(Gt[:k].T), s[:k], residuals, n_products, n_converged, status)
+    return Ritz(space.vectors(), space.s, space.residuals, n_products, n_converged, status)
 
 
-def probe(
-    op: Any, basis: RowBasis, X: Any, s: np.ndarray, k: int, fresh: Fresh, tol: float
-) -> tuple[Any | None, int]:
+def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int]:
     """Look for what a Krylov space cannot see: copies of a repeated singular value beyond the width of its blocks.
 
     Random vectors orthogonal to the basis and to the pending block X take two steps of A^T A.
@@ -248,6 +255,7 @@ def probe(
         together with the new directions, to be multiplied next.
     n_products : int
     """
+    op, basis, s = space.op, space.right, space.s
     count = min(_probe_width(max(X.shape[0], 1)), op.shape[1] - basis.size - X.shape[0])
     if count <= 0:
         return None, 0
@@ -266,7 +274,7 @@ def probe(
         used += Z.shape[0]
         seen = float(np.sqrt(np.sqrt(max(gram_eigh(W)[0][-1], 0.0))))
         Z, scale = project(W), max(top, seen) ** 2
-    bar = s[k - 1] * (1.0 + tol) if basis.size >= k else 0.0
+    bar = s[space.k - 1] * (1.0 + tol) if basis.size >= space.k else 0.0
     if seen <= max(bar, 10.0 * np.sqrt(op.shape[1] * eps) * top):
         return None, used
     Z, _ = orthonormalize(Z, scale=scale, project=project)
@@ -275,8 +283,3 @@ def probe(
 
 def _probe_width(block: int) -> int:
     return max(4, block // 4)
-
-
-def _eigh_descending(H: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    theta, Y = np.linalg.eigh((H + H.T) / 2.0)
-    return theta[::-1], Y[:, ::-1]

@@ -145,9 +145,10 @@ def rows_of(X: Any, start: int = 0, stop: int | None = None) -> Rows:
 
 
 def cut(X: Any, size: int) -> Iterator[Rows]:
-    """The rows of a matrix in blocks of nearly equal length, none longer than `size`; one block is converted at a time."""
-    bounds = np.linspace(0, X.shape[0], -(-X.shape[0] // size) + 1).astype(int)
-    return (rows_of(X, start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True))
+    """The rows of a matrix in blocks of nearly equal length, none longer than `size`, converted one at a time."""
+    m = X.shape[0]
+    count = -(-m // size)
+    return (rows_of(X, i * m // count, (i + 1) * m // count) for i in range(count))
 
 
 def stacked(blocks: Sequence[Rows], size: int) -> Iterator[Rows]:

@@ -32,7 +32,9 @@ class _OneThread:
                 self._set([1] * len(self._libraries))
             self._inside += 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -252,19 +253,20 @@ def _krylov_to_tolerance(
     *, two_sided: bool, half_basis: bool,
 ) -> Any:  # fmt: skip
     """One-sided iteration in the cheapest precision that can hold the tolerance, then float64, then two-sided."""
-    options: dict[str, Any] = {"tol": tol, "block": block, "max_iter": max_iter, "progress": progress}
     half, full = np.dtype(np.float32), op.dtype
     # A float32 copy is cheap beside a sparse matrix's indices; of a dense matrix it would cost half the matrix.
     precisions = [half, full] if tol >= 1e-3 and half_basis and full != half else [full]
-    rounds: list[tuple[Any, Any]] = [] if two_sided else [(_krylov.one_sided, precision) for precision in precisions]
+    rounds: list[tuple[Any, Any]] = [] if two_sided else [(_krylov.GramSpace, precision) for precision in precisions]
     V, n_products = v0, 0
-    for solver, precision in [*rounds, (_krylov.two_sided, full)]:
+    for space, precision in [*rounds, (_krylov.BidiagonalSpace, full)]:
         side = op.astype(precision)
-        V = stream(block, side) if V is None else _arrays.astype(V, precision)
-        start, _ = orthonormalize(V if v0 is not None or n_products else side.gram(V))
+        V = side.gram(stream(block, side)) if V is None else _arrays.astype(V, precision)
+        start, _ = orthonormalize(V)
         if start.shape[0] == 0:
             start, _ = orthonormalize(stream(block, side))
-        ritz = solver(side, k, start, fresh=lambda j, side=side: stream(j, side), **options)
+        ritz = _krylov.block_krylov(
+            space(side, k, block, start), tol=tol, max_iter=max_iter, fresh=partial(stream, op=side), progress=progress
+        )
         n_products += ritz.n_products
         if ritz.status != "precision":
             break

@@ -605,11 +605,12 @@ class UpdatableSVD:
 
     def _checked(self, X: Any, name: str) -> Any:
         """A finite matrix on the host, CSR, CSC or ndarray, in the dtype of the model if there is one."""
+        dtype = self.dtype if self._model is None else self._model.right.dtype
+        if dtype is not None and _is_plain(X, name, dtype):
+            return X
         if _arrays.kind(X) in ("device", "device_sparse"):
-            raise TypeError(
-                f"{name} is an array of {_arrays.library(X)}; UpdatableSVD works on the host: pass it as NumPy."
-            )
-        return _validation.check_matrix(X, name, dtype=self.dtype if self._model is None else self._model.right.dtype)
+            raise TypeError(f"{name} comes from {_arrays.library(X)}, but UpdatableSVD needs NumPy arrays on the host.")
+        return _validation.check_matrix(X, name, dtype=dtype)
 
     def _need_left(self, what: str) -> None:
         if not self.left:

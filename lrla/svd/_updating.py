@@ -24,7 +24,9 @@ SIAM J. Comput. 45(5), 2016, arXiv:1501.01711.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -55,7 +57,7 @@ class Truncation:
     @property
     def rank_tol(self) -> float:
         """Below it a direction cannot be told from rounding: the residuals come from Gram matrices."""
-        return float(np.sqrt(self.eps))
+        return math.sqrt(self.eps)
 
     def __call__(self, S: np.ndarray) -> tuple[np.ndarray, float]:
         """The kept values, and the energy (squared Frobenius norm) of what the model loses."""
@@ -63,12 +65,11 @@ class Truncation:
         if self.shrinkage and len(S) > self.width:
             kept = np.sqrt(np.maximum(kept**2 - self.shrinkage * S[self.width] ** 2, 0.0))
         kept = kept[kept > self.rank_tol * S[0]] if len(S) else kept
-        r = len(kept)
-        return kept, float(np.sum(S[r:] ** 2) + np.sum((S[:r] - kept) ** 2))
+        lost, changed = S[len(kept) :], S[: len(kept)] - kept
+        return kept, float(lost @ lost + changed @ changed)
 
 
-@dataclass(frozen=True)
-class Residual:
+class Residual(NamedTuple):
     """An orthonormal basis of E - C V^T, as coefficients.
 
     Attributes
@@ -94,43 +95,42 @@ class Residual:
     lost: float = 0.0
 
 
-def residual(gram: np.ndarray, lengths: np.ndarray, tol: float) -> Residual:
-    """Pivoted Cholesky of the Gram matrix of E - C V^T.
+def residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float) -> Residual:
+    """Pivoted Cholesky of N - C C^T, the Gram matrix of E - C V^T.
 
     The rows are first divided by `lengths`, those of E, which keeps small rows beside large ones; pivots up to `tol` are
     rounding.  The pivoting lets B, an inverse, be applied without loss.
     """
-    if len(gram) == 1:
-        return _residual_of_row(gram, lengths, tol)
-    scale = np.where(lengths > 0, lengths, 1.0)
-    scaled = gram / np.outer(scale, scale)
-    with small_blas(len(scaled)):
+    if len(N) == 1:
+        return _residual_of_row(N[0, 0] - C[0] @ C[0], lengths, tol)
+    scale = np.where(lengths > 0, lengths, 1.0)[:, None]
+    with small_blas(len(N)):
+        scaled = (N - C @ C.T) / (scale * scale.T)
         L, order, q, _ = lapack.dpstrf(scaled, tol=tol, lower=1)
-    if not scaled.diagonal().max(initial=0.0) > tol:  # LAPACK compares only later pivots with tol
-        q = 0
-    order = order - 1
-    Rt, B = np.zeros((len(gram), q)), np.zeros((len(gram), q))
-    if q == 0:
-        return Residual(Rt, B, lengths, np.zeros(0))
-    L = np.tril(L[:, :q])
-    Rt[order] = scale[order, None] * L
-    B[order[:q]] = lapack.dtrtri(L[:q], lower=1)[0].T / scale[order[:q], None]
-    pivots = L.diagonal() ** 2
-    return Residual(Rt, B, lengths, pivots, float(np.sqrt(pivots[-1]) * scale[order[q - 1]]))
+        if not scaled.diagonal().max() > tol:  # LAPACK compares only later pivots with tol
+            q = 0
+        Rt, B, order = np.zeros((len(N), q)), np.zeros((len(N), q)), order - 1
+        if q == 0:
+            return Residual(Rt, B, lengths, np.zeros(0))
+        Lt, scale = np.triu(L.T[:q]), scale[order]
+        Rt[order] = scale * Lt.T
+        B[order[:q]] = lapack.dtrtri(Lt[:, :q].T, lower=1)[0].T / scale[:q]
+    smallest = Lt[q - 1, q - 1] * scale[q - 1, 0]
+    return Residual(Rt, B, lengths, Lt.diagonal() ** 2, float(smallest))
 
 
-def _residual_of_row(gram: np.ndarray, lengths: np.ndarray, tol: float) -> Residual:
-    square, whole = gram[0, 0], lengths[0] ** 2
+def _residual_of_row(square: float, lengths: np.ndarray, tol: float) -> Residual:
+    whole = lengths[0] ** 2
     if not square > tol * whole:
         return Residual(np.zeros((1, 0)), np.zeros((1, 0)), lengths, np.zeros(0))
-    length = np.sqrt(square)
+    length = math.sqrt(square)
     return Residual(np.array([[length]]), np.array([[1 / length]]), lengths, np.array([square / whole]), length)
 
 
-def leading_residual(gram: np.ndarray, lengths: np.ndarray, tol: float, rank: int) -> Residual:
+def leading_residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float, rank: int) -> Residual:
     """The same, of the `rank` leading directions of E - C V^T only; the rest of it is given up."""
-    with small_blas(len(gram)):
-        values, vectors = np.linalg.eigh(gram)
+    with small_blas(len(N)):
+        values, vectors = np.linalg.eigh(N - C @ C.T)
     values, vectors = values[::-1], vectors[:, ::-1]
     longest = lengths.max(initial=np.finfo(np.float64).tiny) ** 2
     q = min(rank, np.count_nonzero(values > tol * longest))
@@ -140,8 +140,7 @@ def leading_residual(gram: np.ndarray, lengths: np.ndarray, tol: float, rank: in
     return Residual(basis * root, basis / root, lengths, values[:q] / longest, float(root[-1:].sum()), lost)
 
 
-@dataclass(frozen=True)
-class RowUpdate:
+class RowUpdate(NamedTuple):
     """[U diag(s) V^T; E] = U2 diag(s2) V2^T with V2 = V T + E^T H and U2 = [U top; bottom].
 
     Attributes
@@ -167,12 +166,13 @@ class RowUpdate:
 def append_rows(s: np.ndarray, C: np.ndarray, rest: Residual, truncation: Truncation) -> RowUpdate:
     """Update for new rows E, from C = E V and the residual of E."""
     r = len(s)
-    F, kept, G, lost = _decomposed_row(s, C[0], rest, truncation) if len(C) == 1 else (None,) * 4
-    if F is None:
-        F, kept, G, lost = _decomposed(_row_matrix(s, C, rest), truncation)
-    F, G = oriented(F, G, r)
-    H = rest.B @ G[r:]
-    return RowUpdate(kept, G[:r] - C.T @ H, H, F[:r], F[r:], lost + rest.lost, _noise(rest, H))
+    with small_blas(r + len(C)):
+        F, kept, G, lost = _decomposed_row(s, C[0], rest, truncation) if len(C) == 1 else (None,) * 4
+        if F is None:
+            F, kept, G, lost = _decomposed(_row_matrix(s, C, rest), truncation)
+        F, G = oriented(F, G, r)
+        H = rest.B @ G[r:]
+        return RowUpdate(kept, G[:r] - C.T @ H, H, F[:r], F[r:], lost + rest.lost, _noise(rest, H))
 
 
 def _row_matrix(s: np.ndarray, C: np.ndarray, rest: Residual) -> np.ndarray:
@@ -184,8 +184,7 @@ def _row_matrix(s: np.ndarray, C: np.ndarray, rest: Residual) -> np.ndarray:
     return M
 
 
-@dataclass(frozen=True)
-class LowRankUpdate:
+class LowRankUpdate(NamedTuple):
     """U diag(s) V^T + D E^T = U2 diag(s2) V2^T with U2 = U left_T + D left_H and V2 = V right_T + E right_H.
 
     Attributes
@@ -212,23 +211,24 @@ def change_low_rank(
     """Update for A + D E^T, from Cu = D^T U, Cv = E^T V (q x r) and the residuals of D^T and E^T."""
     r = len(s)
     L, P = np.hstack([Cu, left.Rt]), np.hstack([Cv, right.Rt])
-    M = L.T @ P
-    M[range(r), range(r)] += s
-    F, kept, G, lost = _decomposed(M, truncation)
-    F, G = oriented(F, G, r)
-    left_H, right_H = left.B @ F[r:], right.B @ G[r:]
-    left_T, right_T = F[:r] - Cu.T @ left_H, G[:r] - Cv.T @ right_H
+    with small_blas(P.shape[1]):
+        M = L.T @ P
+        M[range(r), range(r)] += s
+        F, kept, G, lost = _decomposed(M, truncation)
+        F, G = oriented(F, G, r)
+        left_H, right_H = left.B @ F[r:], right.B @ G[r:]
+        left_T, right_T = F[:r] - Cu.T @ left_H, G[:r] - Cv.T @ right_H
     noise = _noise(left, left_H), _noise(right, right_H)
     return LowRankUpdate(kept, left_T, left_H, right_T, right_H, lost, *noise)
 
 
 def _noise(rest: Residual, H: np.ndarray) -> float:
     """Largest squared norm of a column of H, for rows of length 1: the residuals are known to eps of that length."""
-    return float(((rest.lengths[:, None] * H) ** 2).sum(axis=0).max(initial=0.0))
+    weighted = rest.lengths[:, None] * H
+    return float((weighted * weighted).sum(axis=0).max(initial=0.0))
 
 
-@dataclass(frozen=True)
-class Rotation:
+class Rotation(NamedTuple):
     """U diag(s) V^T = (U left_T) diag(s2) (V right_T)^T."""
 
     s: np.ndarray
@@ -238,7 +238,8 @@ class Rotation:
 
 def rediagonalize(s: np.ndarray, R: np.ndarray, truncation: Truncation) -> Rotation:
     """For a left factor that is Q R (R q x r): the SVD of R diag(s); `left_T` applies to Q."""
-    F, S, Gt = svd(R * s)
+    with small_blas(len(s)):
+        F, S, Gt = svd(R * s)
     kept, _ = truncation(S)
     F, G = oriented(F[:, : len(kept)], Gt[: len(kept)].T, len(s))
     return Rotation(kept, F, G)
@@ -260,12 +261,11 @@ def remove_rows(s: np.ndarray, removed: np.ndarray, truncation: Truncation) -> R
 
 def _decomposed(M: np.ndarray, truncation: Truncation) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """F, kept, G and the lost energy of a small matrix."""
-    with small_blas(max(M.shape)):
-        if min(M.shape) >= 2 * truncation.width and not truncation.shrinkage:
-            found = _leading(M, truncation.width)
-            if found is not None:
-                return found
-        F, S, Gt = svd(M)
+    if min(M.shape) >= 2 * truncation.width and not truncation.shrinkage:
+        found = _leading(M, truncation.width)
+        if found is not None:
+            return found
+    F, S, Gt = svd(M)
     kept, lost = truncation(S)
     return F[:, : len(kept)], kept, Gt[: len(kept)].T, lost
 
@@ -291,7 +291,8 @@ def _decomposed_row(
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, float | None]:
     """The same for a single new row, where M is an arrow; None where its values are too close to one another."""
     r, q = len(s), rest.Rt.shape[1]
-    F, S, G, work = np.zeros((r + 1, r + 1)), np.zeros(r + 1), np.zeros((r + 1, r + 1)), np.empty((r + 5, r + 1))
+    F, G = np.zeros((2, r + 1, r + 1))
+    S, work = np.empty(r + 1), np.empty((r + 5, r + 1))
     if not r or not _kernels.arrow_svd(s, c, rest.Rt[0, 0] if q else 0.0, F, S, G, work):
         return None, None, None, None
     order = np.argsort(-S)
@@ -313,8 +314,9 @@ def oriented(F: np.ndarray, G: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarr
 
     New ones have the largest entry of F positive: unlike G it does not depend on the basis chosen for the residual.
     """
-    if G.shape[1] == 0:
-        return F, G
-    lead = np.concatenate([G.diagonal()[:r], F[np.abs(F).argmax(axis=0), np.arange(F.shape[1])][r:]])
+    lead = G.diagonal()[:r]
+    if G.shape[1] > r:
+        new = F[:, r:]
+        lead = np.concatenate([lead, new[np.abs(new).argmax(axis=0), np.arange(new.shape[1])]])
     signs = np.where(lead < 0, -1.0, 1.0)
     return F * signs, G * signs

@@ -23,21 +23,24 @@ from lrla.exceptions import RankDeficientWarning
 from tests._matrices import orthogonality_ratio
 from tests.contracts._cases import (
     ESTIMATORS,
+    FACTORS,
     FITTING,
+    ON_DEVICE,
     ROUTINES,
     SHAPE,
     SUBJECTS,
     UPDATES,
     close,
     finite,
-    fit,
     fitted,
     for_each,
+    for_each_device_estimator,
     for_each_estimator,
     for_each_streaming_estimator,
     good,
     is_array,
     make,
+    pick,
     public_state,
     same,
     sparse_good,
@@ -333,8 +336,7 @@ def test_accepted(subject, case):
 def test_fortran_order(subject, rows):
     """Equal to rounding: a copy in C order would be equal to the bit, and cost as much memory as the matrix."""
     got, wanted = subject(np.asfortranarray(good())), subject(good())
-    names = {"U", "s", "Vt", "Q", "B", "singular_values_", "components_", "mean_", "transform"}
-    close({n: x for n, x in got.items() if n in names}, {n: x for n, x in wanted.items() if n in names}, rtol=1e-12)
+    close(pick(got, FACTORS), pick(wanted, FACTORS), rtol=1e-12)
 
 
 @for_each(SUBJECTS)
@@ -344,11 +346,8 @@ def test_explicit_zeros_are_zeros(subject, rows):
     rows = np.repeat(np.arange(SHAPE[0]), np.diff(A.indptr))
     stored = sp.coo_array((np.r_[A.data, 0.0, 0.0], (np.r_[rows, 0, 5], np.r_[A.indices, 0, 1])), shape=SHAPE)
     stored = sp.csr_array((stored.data, (stored.row, stored.col)), shape=SHAPE)
-    zeros = stored.nnz - A.nnz
-    names = {"U", "s", "Vt", "Q", "B", "singular_values_", "components_", "transform"}
-    got, wanted = ({n: x for n, x in subject(X).items() if n in names} for X in (stored, A))
-    close(got, wanted, rtol=1e-11)
-    assert zeros >= 0
+    assert stored.nnz > A.nnz
+    close(pick(subject(stored), FACTORS), pick(subject(A), FACTORS), rtol=1e-11)
 
 
 @for_each(FITTING)
@@ -510,7 +509,7 @@ def test_another_width_at_partial_fit(cls, build, rows):
 BAD_RANKS = [
     (0, ValueError, r"integer (in \[1, \d+\]|>= 1)"),
     (-3, ValueError, r"integer (in \[1, \d+\]|>= 1)"),
-    (2.5, (TypeError, ValueError), "integer"),
+    (2.5, (TypeError, ValueError), "integer|real number in"),  # a share in (0, 1) is legal
     (True, TypeError, "integer"),
     ("2", (TypeError, ValueError), "integer|must be"),
 ]
@@ -610,7 +609,7 @@ def test_repeated_singular_values(subject, rows):
     np.testing.assert_allclose(s, 1.0, rtol=1e-12)
 
 
-@for_each([s for s in FITTING if not s.name.startswith("UpdatableSVD")])
+@for_each([s for s in FITTING if not s.name.startswith("UpdatableSVD") and not s.name.endswith("partial_fit")])
 @row(60)
 @pytest.mark.parametrize("value", ["0", 1.5, -1, True])
 def test_random_state_of_another_type(subject, value, rows):
@@ -624,9 +623,9 @@ def test_random_state_of_another_type(subject, value, rows):
 @for_each([s for s in FITTING if not s.name.endswith(("add_rows", "add_columns"))])
 @row(70)
 def test_more_memory_than_any_machine_has(subject, rows):
-    # The factors of rank 4000 of a matrix with 10^9 columns are 32 TB; the (empty) matrix itself is 40 kB.
+    # The factors of rank 4000 of a matrix with 2e8 columns are 6.4 TB; the (empty) matrix itself is 40 kB.
     with pytest.raises(ValueError, match=r"would take about .* bytes.*fewer components"):
-        subject(sp.csr_array((5000, 10**9)), k=4000)
+        subject(sp.csr_array((5000, 2 * 10**8)), k=4000)
 
 
 @row(70)
@@ -639,24 +638,15 @@ def test_more_memory_than_any_machine_has_for_an_operator(rows):
 # ---------------------------------------------------------------------------------------------------- devices
 
 
-@for_each_estimator
+@for_each_device_estimator
 @row(63)
 def test_device_at_fit_and_host_at_transform(cls, device_xp, rows):
-    if not hasattr(cls, "transform"):
-        pytest.skip(f"{cls.__name__} has no transform")
-    model = _fit_on_device(cls, device_xp)
-    with pytest.raises(ValueError, match="must use the same namespace and the same device as those passed to fit"):
-        model.transform(good())
-    with pytest.raises(ValueError, match="must use the same namespace and the same device as those passed to fit"):
-        fitted(cls, good()).transform(device_xp.asarray(good()))
-
-
-def _fit_on_device(cls, xp):
-    try:
-        return fit(make(cls), xp.asarray(good()))
-    except TypeError as error:
-        assert "numpy" in str(error).lower() or "host" in str(error)  # noqa: PT017 (refused, with the fix)
-        pytest.skip(f"{cls.__name__} refuses device arrays: {error}")
+    there, here = fitted(cls, device_xp.asarray(good())), fitted(cls, good())
+    wanted = "must use the same namespace and the same device as those passed to fit"
+    with pytest.raises(ValueError, match=wanted):
+        there.transform(good())
+    with pytest.raises(ValueError, match=wanted):
+        here.transform(device_xp.asarray(good()))
 
 
 @row(64)
@@ -669,20 +659,14 @@ def test_tensors_on_two_devices(rows):
         lrla.truncated_svd(A, 2, center=mean)
 
 
-@for_each_estimator
+@for_each_device_estimator
 @row(64)
 def test_fit_and_transform_on_two_devices(cls, rows):
     import array_api_strict
 
-    if not hasattr(cls, "transform"):
-        pytest.skip(f"{cls.__name__} has no transform")
     first, second = (array_api_strict.asarray(good(), device=array_api_strict.Device(f"device{i}")) for i in (1, 2))
-    try:
-        model = fit(make(cls), first)
-    except TypeError as error:
-        pytest.skip(f"{cls.__name__} refuses device arrays: {error}")
     with pytest.raises(ValueError, match=r"device1.*device2"):
-        model.transform(second)
+        fitted(cls, first).transform(second)
 
 
 DEVICE_REFUSED = [
@@ -696,23 +680,15 @@ DEVICE_REFUSED = [
 ]
 
 
-@for_each(FITTING)
+@for_each(ON_DEVICE)
 @pytest.mark.parametrize(("number", "build", "message"), DEVICE_REFUSED, ids=[str(case[0]) for case in DEVICE_REFUSED])
 def test_refused_on_a_device(subject, number, build, message, device_xp):
-    try:
-        subject(device_xp.asarray(good()))
-    except TypeError:
-        pytest.skip(f"{subject.name} takes no device arrays")
     with pytest.raises(ValueError, match=message.replace("{name}", subject.argument)):
         subject(device_xp.asarray(build()))
 
 
-@for_each(FITTING)
+@for_each(ON_DEVICE)
 def test_other_types_on_a_device_become_float64(subject, device_xp):
-    try:
-        results = subject(device_xp.asarray(_rounded(np.int64)))
-    except TypeError:
-        pytest.skip(f"{subject.name} takes no device arrays")
-    for name, value in results.items():
+    for name, value in subject(device_xp.asarray(_rounded(np.int64))).items():
         if is_array(value) and value.ndim == 2:
             assert str(value.dtype).endswith("float64"), name

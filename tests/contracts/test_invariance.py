@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import lrla
 from tests._matrices import matrix_with_spectrum, orthogonality_ratio, orthonormal, residual_ratio
 from tests.contracts._cases import (
+    FACTORS,
     FITTING,
     ROUTINES,
     SHAPE,
@@ -28,6 +29,7 @@ from tests.contracts._cases import (
     is_array,
     make,
     numbers,
+    pick,
     public_state,
     same,
     sparse_good,
@@ -75,10 +77,10 @@ def test_float32_is_float64_to_its_precision(subject):
 SCALES = [("float64", 1e150), ("float64", 1e-150), ("float32", 1e18), ("float32", 1e-18)]
 # power of the scale in each result; what is missing here does not change with it
 DEGREE = {
-    "s": 1, "B": 1, "error": 1, "singular_values_": 1, "transform": 1, "mean_": 1, "reconstruction_error_": 1,
+    "s": 1, "B": 1, "singular_values_": 1, "transform": 1, "mean_": 1, "reconstruction_error_": 1,
     "explained_variance_": 2, "var_": 2, "noise_variance_": 2,
 }  # fmt: skip
-SCALED = (*DEGREE, "U", "Vt", "Q", "components_", "explained_variance_ratio_")
+SCALED = (*DEGREE, "U", "Vt", "Q", "components_", "explained_variance_ratio_", "error")
 
 
 @for_each(SUBJECTS)
@@ -149,23 +151,24 @@ LARGE = [s for s in FITTING if not s.name.endswith((".add_rows", ".add_columns")
 @pytest.mark.parametrize("container", [sp.csr_array, sp.csr_matrix, sp.csc_array, sp.csc_matrix, sp.coo_array])
 def test_sparse_is_dense(subject, container):
     A = sparse_good()
-    names = {"U", "s", "Vt", "Q", "B", "singular_values_", "explained_variance_", "mean_", "components_", "transform"}
-    sparse, dense = ({n: x for n, x in subject(X).items() if n in names} for X in (container(A), A.toarray()))
+    sparse, dense = (pick(subject(X), FACTORS) for X in (container(A), A.toarray()))
+    assert dense
     close(sparse, dense, rtol=EQUAL)
 
 
-@for_each([s for s in LARGE if s.name.split(".")[-1] != "partial_fit"])
+@for_each([s for s in LARGE if s.name.split(".")[-1] not in ("partial_fit", "qb")])
 def test_sparse_is_dense_beyond_lapack(subject):
     A = sp.random_array((420, 330), density=0.2, rng=np.random.default_rng(0)) * np.geomspace(1, 1e-2, 330)
-    names = {"s", "singular_values_", "explained_variance_"}  # vectors differ by the tolerance of the iteration
-    sparse, dense = ({n: x for n, x in subject(X).items() if n in names} for X in (A.tocsr(), A.toarray()))
+    names = ("s", "singular_values_", "explained_variance_")  # vectors differ by the tolerance of the iteration
+    sparse, dense = (pick(subject(X), names) for X in (A.tocsr(), A.toarray()))
+    assert dense
     close(sparse, dense, rtol=1e-5)  # errors of values are quadratic in the default tolerance of 1e-3
 
 
 # ---------------------------------------------------------------------------------------------------- order
 
 
-@for_each(ROUTINES)
+@for_each([s for s in ROUTINES if s.name != "qb"])  # whose result depends on what the random rows meet
 @few
 @given(seed=st.integers(0, 10_000))
 def test_permuted_rows_and_columns_permute_the_factors(subject, seed):
@@ -219,7 +222,8 @@ def test_permuted_columns_permute_the_components(cls, seed):
     plain, permuted = fitted(cls, X), fitted(cls, X[:, p])
     if not hasattr(plain, "components_"):
         pytest.skip(f"{cls.__name__} has no components_")
-    close({"V": permuted.components_}, {"V": plain.components_[:, p]}, rtol=EQUAL)
+    got, wanted = permuted.components_, plain.components_[:, p]
+    close({"V": got * np.sign(np.sum(got * wanted, axis=1))[:, None]}, {"V": wanted}, rtol=EQUAL)
 
 
 @for_each_estimator
@@ -228,7 +232,7 @@ def test_permuted_columns_permute_the_components(cls, seed):
 def test_powers_of_two_are_exact(cls, exponent):
     X, scale = good(), 2.0**exponent
     plain, scaled = fitted(cls, X), fitted(cls, X * scale)
-    for name in {"components_", "singular_values_", "mean_"} & public_state(plain).keys():
+    for name in pick(public_state(plain), ("components_", "singular_values_", "mean_")):
         wanted = getattr(plain, name) * scale ** DEGREE.get(name, 0)
         np.testing.assert_allclose(getattr(scaled, name), wanted, rtol=1e-13, err_msg=name)
 
@@ -373,9 +377,10 @@ def test_randomized_routines_stay_close_to_the_best_rank_k(build, routine, seed)
     scale = np.abs(A).max()
     A_scaled, tail = A / scale, np.linalg.norm(values[k:] / scale)
     if routine == "qb":
-        Q, B, _ = lrla.qb(A, max_rank=min(k + 10, *A.shape), n_iter=2, random_state=0)
+        Q, B, _ = lrla.qb(A, error=1e-6, max_rank=min(k + 10, *A.shape), n_iter=2, random_state=0)
         assert orthogonality_ratio(Q) < RATIO
         error = np.linalg.norm(A_scaled - Q @ (B / scale))
+        tail = max(tail, 1e-6 * np.linalg.norm(A_scaled))  # what was asked for
     else:
         U, s, Vt = lrla.randomized_svd(A, k, n_iter=4, random_state=0)
         assert orthogonality_ratio(U) < RATIO

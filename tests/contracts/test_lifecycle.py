@@ -145,7 +145,7 @@ import scipy.sparse as sp
 import lrla
 
 rng = np.random.default_rng(0)
-sparse = sp.random_array((3000, 800), density=0.02, rng=rng, format="csr")
+sparse = sp.random_array((1500, 500), density=0.02, rng=rng, format="csr")
 dense = rng.standard_normal((600, 400)) * np.geomspace(1, 1e-3, 400)
 jobs = [(name, X) for name in sys.argv[1:] or NAMES for X in (sparse, dense)]
 
@@ -162,9 +162,9 @@ def agree(a, b):
 
 expected = [run(job) for job in jobs]
 with ThreadPoolExecutor(3) as pool:  # what a Dask worker does
-    futures = [pool.submit(run, job) for job in jobs * 3]
+    futures = [pool.submit(run, job) for job in jobs * 2]
     mine = [run(job) for job in jobs]  # while the main thread runs parallel kernels
-    for got, wanted in zip([f.result() for f in futures], expected * 3):
+    for got, wanted in zip([f.result() for f in futures], expected * 2):
         agree(got, wanted)
 for got, wanted in zip(mine, expected):
     agree(got, wanted)
