@@ -57,10 +57,11 @@ class Estimator(BaseEstimator):
             if kind == "sparse":
                 X = _validation.check_sparse(X, "X")
             with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
-                return validate_data(
+                X = validate_data(
                     self, X, reset=reset, accept_sparse=["csr", "csc"], dtype=list(_validation.FLOATS),
                     ensure_min_samples=min_samples,
                 )  # fmt: skip
+            return _validation.contiguous(X)
         if X.shape[0] < min_samples:
             raise ValueError(f"Found array with n_samples={X.shape[0]}, while a minimum of {min_samples} is required.")
         self._check_n_features(X, reset)

@@ -137,6 +137,15 @@ def refuse_unsupported(X: Any, name: str) -> None:
         _refuse_text_columns(X, name)
 
 
+def check_on_host(X: Any, name: str, who: str) -> None:
+    """TypeError for an array on a device where the work is done on the host."""
+    refuse_unsupported(X, name)
+    if _arrays.kind(X) in ("device", "device_sparse"):
+        raise TypeError(
+            f"{name} comes from {_arrays.library(X)}, and {who} works on the host: pass a NumPy array or a SciPy matrix."
+        )
+
+
 def _refuse_text_columns(X: Any, name: str) -> None:
     for i, (column, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
         if str(dtype) in ("object", "string", "str", "String", "Object", "category", "Categorical"):
@@ -237,7 +246,7 @@ def check_operator(A: Any, name: str) -> Any:
 
 
 def contiguous(X: Any) -> Any:
-    """A dense matrix in C or Fortran order, copied if its rows lie otherwise in memory: the same bits for any strides."""
+    """A dense matrix in C or Fortran order: a copy for other strides, so that they change no bit of the result."""
     if isinstance(X, np.ndarray) and not (X.flags.c_contiguous or X.flags.f_contiguous):
         return np.ascontiguousarray(X)
     return X

@@ -2,8 +2,9 @@
 
     python -m benchmarks.peers.updating [--quick]
 
-Both start from the same sparse matrix and take the same rows in the same blocks, in turns.  Times are medians of one call, in
-ms; `error` is the largest difference of a singular value from those of dense Zha-Simon updates, relative to the first.
+Both start from the same sparse matrix and take the same rows in the same blocks, in turns.  Times are medians of one
+call, in ms; `error` is the largest difference of a singular value from those of dense Zha-Simon updates, relative to
+the first.
 """
 
 from __future__ import annotations

@@ -73,17 +73,17 @@ class DenseOperator:
     Parameters
     ----------
     A : array of shape (m, n), float32 or float64
-    mean : ndarray of shape (n,), float64, optional
-        Subtracted from every row.
+    mean : array of shape (n,), float64, optional
+        Subtracted from every row; in the namespace and on the device of A.
     """
 
-    def __init__(self, A: Any, mean: np.ndarray | None = None):
+    def __init__(self, A: Any, mean: Any = None):
         self.A, self.mean = A, mean
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self.xp = _arrays.namespace(A)
         self.like = A if _arrays.kind(A) != "device_sparse" else A.data
         self.dtype = _arrays.real_dtype(self.like)
-        self._mu = None if mean is None else _arrays.from_host(mean.astype(self.dtype), self.like)
+        self._mu = None if mean is None else _arrays.astype(mean, self.dtype)
         self._blockwise = mean is not None and self._mean_dominates()
 
     def _mean_dominates(self) -> bool:
@@ -113,9 +113,9 @@ class DenseOperator:
             return sum((X @ block.T) @ block for _, block in self._centered_blocks())
         return self.adjoint(self.forward(X))
 
-    def _centered_blocks(self, mean: np.ndarray | None = None, dtype: np.dtype | None = None) -> Any:
+    def _centered_blocks(self, mean: Any = None, dtype: np.dtype | None = None) -> Any:
         step = max(1, BLOCK_BYTES // (8 * self.shape[1]))
-        mu = _arrays.from_host(self.mean if mean is None else mean, self.like)  # subtracted in float64, rounded once
+        mu = self.mean if mean is None else mean  # subtracted in float64, rounded once
         for start in range(0, self.shape[0], step):
             rows = slice(start, min(start + step, self.shape[0]))
             yield rows, _arrays.astype(_arrays.astype(self.A[rows, :], np.float64) - mu[None, :], dtype or self.dtype)
@@ -124,7 +124,9 @@ class DenseOperator:
         """``A^T A`` (n, n) in float64, by blocks of rows where they have to be converted or centred."""
         if self.dtype == np.float64 and self.mean is None:
             return self.A.T @ self.A
-        mean = self.mean if self.mean is not None else np.zeros(self.shape[1])
+        mean = self.mean
+        if mean is None:
+            mean = self.xp.zeros(self.shape[1], dtype=self.xp.float64, device=_arrays.device(self.like))
         return sum(block.T @ block for _, block in self._centered_blocks(mean, np.dtype(np.float64)))
 
     def astype(self, dtype: Any) -> DenseOperator:
@@ -143,14 +145,13 @@ class DenseOperator:
     @property
     def squared_norm(self) -> float:
         """``||A - 1 mean^T||_F^2`` in float64."""
-        raw = squared_norm(self.A)
         if self.mean is None:
-            return raw
+            return squared_norm(self.A)
         if self._blockwise:
             return sum(squared_norm(block) for _, block in self._centered_blocks())
-        ones = self.xp.ones((1, self.shape[0]), dtype=self.like.dtype, device=_arrays.device(self.like))
-        sums = _arrays.to_host(_times(ones, self.A))[0].astype(np.float64)
-        return max(raw - 2.0 * float(self.mean @ sums) + self.shape[0] * float(self.mean @ self.mean), 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # callers check what they get
+            sums = column_means(self.A) * self.shape[0]
+            return max(squared_norm(self.A) + float(self.mean @ (self.shape[0] * self.mean - 2.0 * sums)), 0.0)
 
 
 def _times_transposed(X: Any, A: Any) -> Any:
@@ -171,8 +172,10 @@ def squared_norm(A: Any) -> float:
     step = max(1, BLOCK_BYTES // (8 * values.shape[1]))
     total = xp.zeros((), dtype=xp.float64, device=_arrays.device(values))
     for start in range(0, values.shape[0], step):
-        part = xp.reshape(_arrays.astype(values[start : start + step, :], np.float64), (-1,))
-        total = total + part @ part
+        part = values[start : min(start + step, values.shape[0]), :]
+        part = xp.reshape(_arrays.astype(part, np.float64), (-1,))
+        with np.errstate(over="ignore"):  # callers check what they get
+            total = total + part @ part
     return float(total)
 
 
@@ -226,16 +229,13 @@ class ProductOperator:
         return total
 
 
-def gram_matrix(op: Any) -> np.ndarray:
-    """``A^T A`` as a dense (n, n) float64 array on the host, accumulated in float64."""
-    n = op.shape[1]
+def gram_matrix(op: Any) -> Any:
+    """``A^T A`` as a dense (n, n) float64 array where A lives, accumulated in float64."""
     if isinstance(op, DenseOperator) and _arrays.kind(op.A) != "device_sparse":
-        return _arrays.to_host(op.gram_matrix())
-    op = op.astype(np.dtype(np.float64))
-    G = np.empty((n, n))
-    for start in range(0, n, 64):
-        unit = np.eye(min(64, n - start), n, start)
-        G[start : start + 64] = _arrays.to_host(op.gram(_arrays.from_host(unit, op.empty((1, 1)))))
+        return op.gram_matrix()
+    op, n = op.astype(np.dtype(np.float64)), op.shape[1]
+    units = (np.eye(min(64, n - start), n, start) for start in range(0, n, 64))
+    G = op.xp.concat([op.gram(_arrays.from_host(unit, op.empty((1, 1)))) for unit in units], axis=0)
     return (G + G.T) / 2.0
 
 
@@ -249,22 +249,22 @@ def as_operator(A: Any, mean: np.ndarray | None = None) -> Any:
     return ProductOperator(A, mean) if kind == "operator" else DenseOperator(A, mean)
 
 
-def column_means(A: Any) -> np.ndarray:
-    """Means of the columns of a checked matrix, float64 on the host, accumulated in float64."""
+def column_means(A: Any) -> Any:
+    """Means of the columns of a checked matrix, float64, where the matrix lives."""
     kind = _arrays.kind(A)
     if kind == "sparse":
         sums = np.asarray(A.sum(axis=0, dtype=np.float64)).ravel()
     elif kind == "operator":
         sums = np.asarray(A.rmatvec(np.ones(A.shape[0])), dtype=np.float64).ravel()
     elif kind == "device_sparse":
-        sums = _arrays.to_host(A.astype("float64").sum(axis=0)).ravel()
+        sums = A.astype("float64").sum(axis=0).ravel()
     else:
-        sums = _arrays.to_host(_dense_sums(A))
+        sums = _dense_sums(A)
     return sums / A.shape[0]
 
 
 def _dense_sums(A: Any) -> Any:
     xp = _arrays.namespace(A)
     step = max(1, BLOCK_BYTES // (8 * A.shape[1]))
-    blocks = range(0, A.shape[0], step)
-    return sum(xp.sum(_arrays.astype(A[start : start + step, :], np.float64), axis=0) for start in blocks)
+    blocks = (slice(start, min(start + step, A.shape[0])) for start in range(0, A.shape[0], step))
+    return sum(xp.sum(_arrays.astype(A[rows, :], np.float64), axis=0) for rows in blocks)

@@ -41,6 +41,8 @@ def orthonormalize(
     R : ndarray of shape (b, b'), float64
     """
     b, n = W.shape
+    if b == 0:
+        return W, np.zeros((0, 0))
     eps = _arrays.eps(W.dtype)
     R = np.eye(b)
     Q, cut = W, None

@@ -1,11 +1,28 @@
-"""Truncated SVD: batch to a requested accuracy, updating, and the estimators on top."""
+"""Truncated SVD: batch to a requested accuracy, updating, and the estimators on top.
 
-from lrla.svd._incremental_pca import IncrementalPCA
-from lrla.svd._pca import PCA
-from lrla.svd._qb import qb
-from lrla.svd._randomized import randomized_svd
-from lrla.svd._truncated import truncated_svd
-from lrla.svd._truncated_svd import TruncatedSVD
-from lrla.svd._updatable_svd import UpdatableSVD
+Names are loaded when they are first used: dense batch work then needs no compiler, and array routines no scikit-learn
+estimators.
+"""
 
-__all__ = ["PCA", "IncrementalPCA", "TruncatedSVD", "UpdatableSVD", "qb", "randomized_svd", "truncated_svd"]
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "PCA": "_pca",
+    "IncrementalPCA": "_incremental_pca",
+    "TruncatedSVD": "_truncated_svd",
+    "UpdatableSVD": "_updatable_svd",
+    "qb": "_qb",
+    "randomized_svd": "_randomized",
+    "truncated_svd": "_truncated",
+}
+
+__all__ = list(_PUBLIC)  # noqa: PLE0605 (names are looked up by __getattr__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(import_module(f"lrla.svd.{_PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'lrla.svd' has no attribute {name!r}")

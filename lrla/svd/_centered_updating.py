@@ -1,19 +1,20 @@
 """Principal components of a stream of rows, sparse or dense, whose mean moves with every batch.
 
-With N rows seen, their mean mu, and a batch E of s rows with mean beta, the centred rows seen so far change by an update of
+With N rows seen, their mean mu, and a batch E of s rows with mean beta, the centred rows seen so far change by an
+update of
 
     [diag(s) V^T; E - 1 beta^T; g (mu - beta)^T],    g = sqrt(N s / (N + s))        (Ross et al., 2008).
 
-For sparse E neither the centred batch nor mu is ever formed: all new rows lie in the span of the columns of E^T and of the
-one vector w = N mu, the sum of all rows.  So V is kept as ``W K + w kappa^T`` (`ShiftedFactor`) and the rows of E alone are
-added to W.
+For sparse E neither the centred batch nor mu is ever formed: all new rows lie in the span of the columns of E^T and
+of the one vector w = N mu, the sum of all rows.  So V is kept as ``W K + w kappa^T`` (`ShiftedFactor`) and the rows
+of E alone are added to W.
 
 References
 ----------
 D. A. Ross, J. Lim, R.-S. Lin, M.-H. Yang, "Incremental learning for robust visual tracking", Int. J. Comput. Vision 77,
 2008.
-T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance: analysis and recommendations", The
-American Statistician 37(3), 1983.
+T. F. Chan, G. H. Golub, R. J. LeVeque, "Algorithms for computing the sample variance: analysis and recommendations",
+The American Statistician 37(3), 1983.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ WORK_SIZE = 2**22  # numbers in a batch that is centred on the columns it touche
 class Moments:
     """Sum and squared deviations of every column, with the zeros of columns that a batch does not touch counted later.
 
-    Merging groups of rows (Chan et al., 1983) is associative, so z zeros that follow `count` rows with sum w change the squared
-    deviations by w^2 z / (count (count + z)) whenever they are counted.
+    Merging groups of rows (Chan et al., 1983) is associative, so z zeros that follow `count` rows with sum w change
+    the squared deviations by w^2 z / (count (count + z)) whenever they are counted.
 
     Attributes
     ----------
@@ -83,7 +84,7 @@ class Moments:
 
 
 class CenteredRows:
-    """A sparse batch E, centred, with the row g (mu - beta)^T under it: s + 1 rows that are never formed over all columns.
+    """A sparse batch E, centred, and the row g (mu - beta)^T under it: s + 1 rows, never formed over all columns.
 
     Parameters
     ----------
@@ -414,7 +415,7 @@ class CenteredStream:
 
 
 def _block_length(E: Any) -> int:
-    """Rows of E worked in at once: all, unless the small SVD or a sparse batch on its touched columns would be too large."""
+    """Rows of E worked in at once: all, unless the small SVD or the touched part of a sparse batch grows too large."""
     if isinstance(E, np.ndarray):
         return E.shape[0] if E.shape[0] > E.shape[1] <= LONGEST_BLOCK else LONGEST_BLOCK
     m, n = E.shape

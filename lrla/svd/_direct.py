@@ -38,11 +38,14 @@ def gram(op: Any, k: int) -> Rows | None:
     rows or None
         None where ``theta_k < 1e-14 theta_1`` while the matrix goes on below: the Gram matrix cannot resolve s_k.
     """
-    theta, Y = np.linalg.eigh(gram_matrix(op))
-    theta, Y = theta[::-1], Y[:, ::-1]
+    G = gram_matrix(op)
+    kept = min(k + 10, op.shape[1])
+    with _arrays.device_errors(G):
+        theta, Y = op.xp.linalg.eigh(G)
+    theta = _arrays.to_host(theta[op.shape[1] - kept :])[::-1]
     if theta[0] > 0.0 and theta[k - 1] < 1e-14 * theta[0]:
         return None
-    V = _arrays.from_host(np.ascontiguousarray(Y[:, : k + 10].T).astype(op.dtype), op.empty((1, 1)))
+    V = _arrays.astype(Y[:, op.shape[1] - kept :].T, op.dtype)
     Q, _ = orthonormalize(op.forward(V))
     Z, _ = orthonormalize(op.adjoint(Q))
     return rayleigh_ritz(op, Z, k)

@@ -32,8 +32,8 @@ class Loss(NamedTuple):
     """What all truncations have cost, in squares of the model's unit.
 
     As long as only rows (or only columns) are added, the model is U U^T A for the true A: the losses of the steps are
-    orthogonal to one another, and their energies add up to the squared error.  In every other case the error is at most the
-    sum of their norms.
+    orthogonal to one another, and their energies add up to the squared error.  In every other case the error is at
+    most the sum of their norms.
 
     Attributes
     ----------
@@ -131,7 +131,8 @@ class FactoredSVD:
     def absorb(self, E: Rows, side: Side, coefficients: np.ndarray | None = None) -> None:
         """Append rows (side "left") or, given as rows, columns (side "right").
 
-        With `coefficients` (t x s) the t rows ``coefficients @ E`` are appended, for coefficients with orthonormal columns.
+        With `coefficients` (t x s) the t rows ``coefficients @ E`` are appended, for coefficients with orthonormal
+        columns.
         """
         E = self._in_unit(E)
         inner = other_side(side)  # the factor whose span E is compared with
@@ -202,10 +203,11 @@ class FactoredSVD:
 
     def scale(self, factor: float) -> None:
         """Multiply everything seen so far."""
-        self.s = self.s * factor
-        self.loss = self.loss.scaled(factor)
+        if factor != 1.0:
+            self.s = self.s * factor
+            self.loss = self.loss.scaled(factor)
 
-    # ------------------------------------------------------------------------------------------------ steps of an update
+    # ------------------------------------------------------------------------------------------------ inside an update
 
     def _row_update(self, E: Rows, inner: Side) -> _updating.RowUpdate:
         C, rest = self._compare(E, inner)
@@ -214,10 +216,10 @@ class FactoredSVD:
     def _compare(self, E: Rows, side: Side) -> tuple[np.ndarray, Residual]:
         """Products of E with a factor, and the residual of E outside of it.
 
-        The Gram matrix of the residual is a difference, N - C C^T.  Two cases are worth a pass over the factor: a residual
-        as small as the factor's own loss of orthonormality is no direction but noise, so the factor is made orthonormal; and
-        rows that depend on a small residual of others inherit its relative error, so the difference is taken before the
-        Gram matrix.
+        The Gram matrix of the residual is a difference, N - C C^T.  Two cases are worth a pass over the factor: a
+        residual as small as the factor's own loss of orthonormality is no direction but noise, so the factor is made
+        orthonormal; and rows that depend on a small residual of others inherit its relative error, so the difference
+        is taken before the Gram matrix.
         """
         N, eps = E.gram(), self.truncation.eps
         lengths, tol = np.sqrt(N.diagonal()), 64 * eps
@@ -254,7 +256,7 @@ class FactoredSVD:
                 self.renew(side)
 
     def renew(self, side: Side) -> None:
-        """Multiply a factor out and make it orthonormal to rounding error; the product of the factors stays the same."""
+        """Multiply a factor out and make it orthonormal to rounding error; the product of the factors stays."""
         exact = replace(self.truncation, shrinkage=0.0)
         Q, R = self.factor(side).orthonormalized()
         turned = _updating.rediagonalize(self.s, R, exact)
@@ -267,7 +269,7 @@ class FactoredSVD:
         self.n_folds += 1
 
     def _in_unit(self, E: Rows, shift: int = 0) -> Rows:
-        """2^shift E in units of 2^exponent; the unit changes only where squares would come near overflow or underflow."""
+        """2^shift E in units of 2^exponent, which change only where squares would come near overflow or underflow."""
         largest = E.largest()
         if not largest:
             return E
@@ -282,14 +284,15 @@ class FactoredSVD:
     # ------------------------------------------------------------------------------------------------ all or nothing
 
     @contextmanager
-    def transaction(self, whole: bool = False) -> Iterator[None]:
+    def transaction(self, left: int = 0, right: int = 0) -> Iterator[None]:
         """Whatever is raised inside, the state is the one from before, to the bit.
 
-        `whole` copies the factors at once; else their rows are copied before they are written.
+        `left` and `right` say how many rows of these factors will be written: if few, each is copied before that.
         """
         before = dict(vars(self))
-        factors = [factor for factor in (self.left, self.right) if factor is not None]
-        checkpoints = [factor.checkpoint(whole) for factor in factors]
+        written = [(self.left, left), (self.right, right)]
+        factors = [factor for factor, _ in written if factor is not None]
+        checkpoints = [factor.checkpoint(count >= factor.n) for factor, count in written if factor is not None]
         try:
             yield
         except BaseException:

@@ -23,8 +23,8 @@ class Precision(NamedTuple):
     cond_max : float
         Largest condition number of K that is kept: W absorbs rounding errors of size eps * cond(K).
     rounding : float
-        What one change adds to V^T V - I, measured on long streams: in float64 the errors of the small matrices accumulate,
-        in float32 those of W, which are independent, hardly do.
+        What one change adds to V^T V - I, measured on long streams: in float64 the errors of the small matrices
+        accumulate, in float32 those of W, which are independent, hardly do.
     drift_max : float
         Estimated loss of orthonormality at which a factor is made new.
     """
@@ -77,9 +77,9 @@ class Change:
 class ImplicitFactor:
     """The n x r matrix ``W[:n] @ K[:, :r]``, kept unmultiplied (the extended decomposition of Deng et al., 2024).
 
-    A rotation ``factor @ T`` changes only the small K; rows are added to it through a solve with K, so that an update costs
-    as much as the rows that it names.  When K becomes ill-conditioned, or when the rank falls, the product is carried out
-    ("folded") and K starts again from the identity.
+    A rotation ``factor @ T`` changes only the small K; rows are added to it through a solve with K, so that an update
+    costs as much as the rows that it names.  When K becomes ill-conditioned, or when the rank falls, the product is
+    carried out ("folded") and K starts again from the identity.
 
     Parameters
     ----------
@@ -98,15 +98,15 @@ class ImplicitFactor:
     n, r : int
     precision : Precision
     errors : ndarray of shape (r, r)
-        Estimate of how far the columns are from orthonormal.  An update by T and H makes columns that would be orthonormal
-        if these were: the new error is T^T errors T, and rounding.
+        Estimate of how far the columns are from orthonormal.  An update by T and H makes columns that would be
+        orthonormal if these were: the new error is T^T errors T, and rounding.
     drift : float
         The largest of them.
 
     References
     ----------
-    H. Deng, Y. Yang, J. Li, C. Chen, W. Jiang, S. Pu, "Fast updating truncated SVD for representation learning with sparse
-    matrices", ICLR 2024, arXiv:2401.09703.
+    H. Deng, Y. Yang, J. Li, C. Chen, W. Jiang, S. Pu, "Fast updating truncated SVD for representation learning with
+    sparse matrices", ICLR 2024, arXiv:2401.09703.
     """
 
     def __init__(self, n: int, width: int, dtype: Any):
@@ -239,8 +239,8 @@ class ImplicitFactor:
     def _completed(self, T: np.ndarray) -> np.ndarray:
         """K for factor @ T: its first r2 columns are K T, the others keep it square and invertible.
 
-        When the rank grows, K T (width x r2) has rank r < r2.  Columns of K beyond r may be added to it, for W annihilates
-        them: they go into the null space of T, scaled like T.
+        When the rank grows, K T (width x r2) has rank r < r2.  Columns of K beyond r may be added to it, for W
+        annihilates them: they go into the null space of T, scaled like T.
         """
         r, r2 = T.shape
         if r == r2 == self.width:
@@ -280,8 +280,8 @@ class ImplicitFactor:
     def orthonormalized(self) -> tuple[ImplicitFactor, np.ndarray]:
         """Q, R with factor = Q R, Q orthonormal to rounding error and folded (K = I), R upper triangular (r x r).
 
-        Cholesky QR, repeated until the Gram matrix is the identity to rounding error; the columns are nearly orthonormal
-        already, so two rounds are the rule.
+        Cholesky QR, repeated until the Gram matrix is the identity to rounding error; the columns are nearly
+        orthonormal already, so two rounds are the rule.
         """
         Q = self._like(np.zeros((self.n, self.width), dtype=self.dtype))
         for part in self._chunks():
@@ -327,8 +327,8 @@ class ImplicitFactor:
     def checkpoint(self, whole: bool) -> tuple[dict[str, Any], list[tuple[Any, np.ndarray]]]:
         """Remember the state, for `rollback`.
 
-        With `whole`, all of W is copied at once; without, rows are copied before they are written, which is cheaper for an
-        update that touches few of them.
+        With `whole`, all of W is copied at once; without, rows are copied before they are written, which is cheaper
+        for an update that touches few of them.
         """
         before, journal = dict(vars(self)), []
         if whole:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from lrla import _arrays, _validation
+from lrla import _validation
 from lrla._estimator import all_or_nothing
-from lrla.svd._centered_updating import CenteredStream
 from lrla.svd._projection import Projection, fitted
-from lrla.svd._streams import CenteredModel
+from lrla.svd._streams import CenteredModel, centered
 
 
 class IncrementalPCA(Projection):
@@ -132,15 +131,14 @@ class IncrementalPCA(Projection):
         return self
 
     def _checked(self, X: Any, first: bool) -> Any:
-        if _arrays.kind(X) in ("device", "device_sparse"):
-            raise TypeError("X is on a device, and IncrementalPCA works on the host: pass a NumPy array or a SciPy matrix.")
+        _validation.check_on_host(X, "X", "IncrementalPCA")
         X = self._check_X(X, reset=first)
         return X.tocsr() if scipy.sparse.issparse(X) else np.ascontiguousarray(X)
 
     def _new_model(self, X: Any) -> CenteredModel:
         k = min(X.shape) if self.n_components is None else self.n_components
         p = max(10, k // 2) if isinstance(self.n_oversamples, str) else self.n_oversamples
-        return CenteredModel(CenteredStream(k, p), 1)
+        return centered(k, p, ddof=1)
 
     def _check_parameters(self) -> None:
         if self.n_components is not None:

@@ -1,8 +1,8 @@
 """Compiled loops of the updating SVD: a few sparse rows against a tall dense array, touching only the rows they name.
 
-Sparse rows are CSR arrays: `indptr` (s + 1,), `indices` and `data` (n_stored,).  The tall array W (n, width) is float64 or
-float32; all sums run in float64.  The loops are serial on purpose: a block has at most some hundred rows, and starting
-threads would take longer.
+Sparse rows are CSR arrays: `indptr` (s + 1,), `indices` and `data` (n_stored,).  The tall array W (n, width) is
+float64 or float32; all sums run in float64.  The loops are serial on purpose: a block has at most some hundred rows,
+and starting threads would take longer.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def _gram(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n_rows: int
 def _secular_root(i: int, d: np.ndarray, z2: np.ndarray, n: int, total: float, gaps: np.ndarray) -> float:
     """Root sigma^2 of 1 + sum_j z2_j / (d_j^2 - sigma^2) between the poles i and i + 1, or above the last of n.
 
-    The origin is moved to the nearest pole, so that row i of `gaps`, the differences d_j^2 - sigma^2, is accurate to the last
-    digits however small they are.  Rational interpolation on the two poles (Li, 1994), kept inside a bracket; `total` is the
-    sum of z2.
+    The origin is moved to the nearest pole, so that row i of `gaps`, the differences d_j^2 - sigma^2, is accurate to
+    the last digits however small they are.  Rational interpolation on the two poles (Li, 1994), kept inside a
+    bracket; `total` is the sum of z2.
     """
     last = i == n - 1
     width = total if last else (d[i + 1] - d[i]) * (d[i + 1] + d[i])
@@ -110,11 +110,12 @@ def _secular_root(i: int, d: np.ndarray, z2: np.ndarray, n: int, total: float, g
 def _arrow_svd(
     s: np.ndarray, c: np.ndarray, rho: float, F: np.ndarray, S: np.ndarray, G: np.ndarray, work: np.ndarray
 ) -> bool:
-    """SVD F diag(S) G^T of [[diag(s), 0], [c, rho]], for which LAPACK takes ten times as long; False if it is not possible.
+    """SVD F diag(S) G^T of [[diag(s), 0], [c, rho]], for which LAPACK takes ten times as long; False if not possible.
 
     F and G are given as zeros, and S is not sorted.  The squares of S are the roots of a secular equation; as in Gu and
-    Eisenstat (1995) the last row is then replaced by the one that has the computed roots exactly, which makes the vectors
-    orthogonal to rounding error.  Not possible if values of s are equal or negligible.  `work` is (r + 5, r + 1).
+    Eisenstat (1995) the last row is then replaced by the one that has the computed roots exactly, which makes the
+    vectors orthogonal to rounding error.  Not possible if values of s are equal or negligible.  `work` is (r + 5, r +
+    1).
     """
     r = len(s)
     d, z, z2, index, gaps = work[0], work[1], work[2], work[3], work[4:]

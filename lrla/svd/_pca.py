@@ -9,7 +9,7 @@ import numpy as np
 from lrla import _arrays, _validation
 from lrla._estimator import all_or_nothing
 from lrla.linalg._operator import as_operator, column_means
-from lrla.svd._projection import BatchModel, Projection, check_n_components, decompose, fitted, on_device
+from lrla.svd._projection import BatchModel, Projection, check_energy, check_n_components, decompose, fitted, on_device
 
 # scikit-learn's names of solvers that stand here under another name
 SOLVERS = {"full": "lapack", "covariance_eigh": "gram"}
@@ -147,7 +147,7 @@ class PCA(Projection):
         X = self._check_X(X, reset=True, operator=True, min_samples=2)
         k = min(X.shape) if self.n_components is None else check_n_components(self.n_components, X.shape)
         mean = column_means(X)
-        energy = as_operator(X, mean).squared_norm
+        energy = check_energy(as_operator(X, mean).squared_norm)
         result = decompose(
             X, k, mean=mean, method=SOLVERS.get(self.svd_solver, self.svd_solver), tol=self.tol, max_iter=self.max_iter,
             n_iter=steps, n_oversamples=self.n_oversamples, random_state=self.random_state, verbose=self.verbose,
@@ -159,7 +159,7 @@ class PCA(Projection):
         left = min(X.shape) - len(s)
         self._model = BatchModel(
             components=V, singular_values=on_device(s, V), explained_variance=on_device(variance, V),
-            explained_variance_ratio=on_device(share, V), mean=on_device(mean, V), sums=mean * N, energy=energy,
+            explained_variance_ratio=on_device(share, V), mean=_arrays.astype(mean, _arrays.real_dtype(V)), sums=mean * N, energy=energy,
             noise_variance=lost / (N - 1) / left if left else 0.0, reconstruction_error=float(np.sqrt(lost)),
             residuals=result.residuals, rank=result.rank, n_iter=result.n_iter, n_samples_seen=N,
         )  # fmt: skip

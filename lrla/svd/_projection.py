@@ -62,6 +62,11 @@ class Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     rank_ = fitted("rank", "Singular values that are not rounding noise, at most k.")
     n_samples_seen_ = fitted("n_samples_seen", "Rows seen by `fit`, or by all calls of `partial_fit`.")
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = [np.dtype(dtype).name for dtype in _validation.FLOATS]
+        return tags
+
     def __sklearn_is_fitted__(self) -> bool:
         return vars(self).get("_model") is not None
 
@@ -84,7 +89,7 @@ class Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         check_is_fitted(self)
         X = self._check_X(X, reset=False, operator=True, like=self.components_)
         mean = getattr(self._model, "mean", None)
-        mean = None if mean is None else _arrays.to_host(mean).astype(np.float64)
+        mean = None if mean is None else _arrays.astype(mean, np.float64)
         components = self.components_
         if _arrays.kind(X) != "operator":
             values = X.data if _arrays.kind(X) == "device_sparse" else X
@@ -136,7 +141,7 @@ def check_n_components(value: Any, shape: tuple[int, int]) -> Any:
 
 
 def decompose(
-    X: Any, k: Any, *, mean: np.ndarray | None, method: str, tol: float, max_iter: int, n_iter: int | None,
+    X: Any, k: Any, *, mean: Any, method: str, tol: float, max_iter: int, n_iter: int | None,
     n_oversamples: int, random_state: Any, verbose: int, energy: float,
 ) -> SVDResult:  # fmt: skip
     """The SVD behind a batch fit: to a rank, or to a share of the `energy` (squared norm) if k is a float."""
@@ -155,7 +160,7 @@ def decompose(
 
 
 def to_energy(
-    X: Any, share: float, mean: np.ndarray | None, seed: np.random.SeedSequence, energy: float
+    X: Any, share: float, mean: Any, seed: np.random.SeedSequence, energy: float
 ) -> SVDResult:
     """The smallest rank found whose triplets hold `share` of the energy (randQB_EI, then the SVD of its small factor)."""
     op = as_operator(X, mean)
@@ -173,6 +178,13 @@ def to_energy(
     return SVDResult(U, s, Vt, "qb", "direct", 0, 0, r, np.zeros(r), rank)
 
 
+def check_energy(energy: float) -> float:
+    """A squared norm that is a number: the variances of larger data are none."""
+    if not np.isfinite(energy):
+        raise ValueError("The squares of X overflow; divide X by a constant, for instance its largest magnitude.")
+    return energy
+
+
 def on_device(a: np.ndarray, like: Any) -> Any:
-    """A host array in the dtype, namespace and device of `like`."""
+    """A small host array in the dtype, namespace and device of `like`."""
     return _arrays.from_host(np.asarray(a).astype(_arrays.real_dtype(like)), like)

@@ -13,6 +13,7 @@ from lrla import _arrays, _validation
 from lrla._random import Stream, seed_sequence
 from lrla.linalg._operator import as_operator
 from lrla.linalg._orthonormalize import orthonormalize
+from lrla.svd._scaling import without_exponent
 
 # The error indicator is a difference of squares: below these fractions of ||A||_F it is rounding noise.
 FLOOR = {np.dtype(np.float64): 2.1e-7, np.dtype(np.float32): 1e-3}
@@ -37,9 +38,10 @@ def qb(
         Wanted relative Frobenius error ``||A - Q B||_F / ||A||_F``; at least 2.1e-7 (1e-3 for float32 data), below which
         the error indicator cannot see.
     energy : float in (0, 1), optional
-        Wanted share of ``||A||_F^2`` captured by Q B; the same as ``error = sqrt(1 - energy)``.  Give one of the two.
+        Wanted share of ``||A||_F^2`` captured by Q B; the same as ``error = sqrt(1 - energy)``.  Give at most one of the
+        two.
     max_rank : int, optional
-        Stop at this rank in any case.  Default: min(m, n).
+        Stop at this rank in any case; alone, it is the rank.  Default: min(m, n).
     block_size : int, default 10
         Vectors added at a time.
     n_iter : int, default 1
@@ -57,7 +59,7 @@ def qb(
     Raises
     ------
     ValueError
-        If neither or both of `error` and `energy` are given, or the error is below what the indicator can see.
+        If it is not said what is wanted, or the error is below what the indicator can see.
 
     References
     ----------
@@ -73,26 +75,30 @@ def qb(
     (3, 2)
     """
     A = _validation.check_matrix(A, "A")
-    if (error is None) == (energy is None):
-        raise ValueError(f"Give either error or energy; got error={error!r}, energy={energy!r}.")
+    if (error is None) == (energy is None) and not (error is None and max_rank is not None):
+        raise ValueError(f"Give one of error and energy, or max_rank alone; got error={error!r}, energy={energy!r}.")
     if energy is not None:
         energy = _validation.check_real(energy, "energy", 0.0, 1.0, closed=(False, False))
         error = float(np.sqrt(1.0 - energy))
-    error = _validation.check_real(error, "error", 0.0, 1.0, closed=(False, False))
+    if error is not None:
+        error = _validation.check_real(error, "error", 0.0, 1.0, closed=(False, False))
     most = min(A.shape) if max_rank is None else _validation.check_rank(max_rank, A.shape, "max_rank")
+    if max_rank is not None:
+        _validation.check_memory(8.0 * sum(A.shape) * most, f"Factors of rank {most}")
     _validation.check_integer(block_size, "block_size", 1)
     _validation.check_integer(n_iter, "n_iter", 0)
+    A, exponent = without_exponent(A)
     op = as_operator(A)
     Q, B, reached = rand_qb(op, error, most, block_size, n_iter, Stream.from_seed(seed_sequence(random_state)))
-    return Q.T, B, reached
+    return Q.T, B * 2.0**exponent if exponent else B, reached
 
 
 def rand_qb(
-    op: Any, error: float, max_rank: int, block_size: int, n_iter: int, stream: Stream
+    op: Any, error: float | None, max_rank: int, block_size: int, n_iter: int, stream: Stream
 ) -> tuple[Any, Any, float]:
     """Rows of Q^T (r, m), of B (r, n), and the relative error reached; see `qb`."""
     floor = FLOOR[np.dtype(op.dtype)]
-    if error < floor:
+    if error is not None and error < floor:
         raise ValueError(
             f"A relative error of {error:.3g} is below {floor:.3g}, what the error indicator can resolve in "
             f"{np.dtype(op.dtype).name}. Ask for a number of components with truncated_svd instead."
@@ -102,7 +108,7 @@ def rand_qb(
     Q, B = op.empty((0, op.shape[0])), op.empty((0, op.shape[1]))
     place = {"xp": op.xp, "device": _arrays.device(Q), "dtype": np.dtype(op.dtype).name}
     scale = float(np.sqrt(total))
-    while remaining > (error * scale) ** 2 and Q.shape[0] < max_rank:
+    while remaining > ((error or 0.0) * scale) ** 2 and Q.shape[0] < max_rank:
         width = min(max(1, block_size), max_rank - Q.shape[0])
         X = _random_rows(stream, width, op.shape[1], seen, place)
         seen += width

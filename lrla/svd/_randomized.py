@@ -10,7 +10,9 @@ from lrla import _arrays, _validation
 from lrla._random import Stream, seed_sequence
 from lrla.linalg._operator import as_operator
 from lrla.svd._rayleigh_ritz import finish
+from lrla.svd._scaling import without_exponent
 from lrla.svd._subspace import subspace_iteration
+from lrla.svd._truncated import warn_rank
 
 
 def randomized_svd(
@@ -77,6 +79,8 @@ def randomized_svd(
     steps = 7 if k < 0.1 * min(M.shape) else 4
     if not (isinstance(n_iter, str) and n_iter == "auto"):
         steps = _validation.check_integer(n_iter, "n_iter", 0)
+    _validation.check_memory(8.0 * sum(M.shape) * (k + n_oversamples), f"The {k + n_oversamples} vectors of both sides")
+    M, exponent = without_exponent(M)
     op = as_operator(M)
     flipped = M.shape[0] < M.shape[1] if isinstance(transpose, str) else bool(transpose)
     side = op.T if flipped else op
@@ -87,13 +91,14 @@ def randomized_svd(
     if flipped:
         left, right = right, left
     spare = Stream((stream.key[0], stream.key[1] ^ 1))
-    U, s, Vt, _ = finish(
+    U, s, Vt, rank = finish(
         (left, s, right), k, lambda j: spare.normal(j, M.shape[0], **place), lambda j: spare.normal(j, M.shape[1], **place)
     )
+    warn_rank(rank, k)
     if flip_sign and not flipped:
         sign = _largest_signs(U.T)
         U, Vt = U * sign[None, :], Vt * sign[:, None]
-    return U, _arrays.from_host(s.astype(op.dtype), Vt), Vt
+    return U, _arrays.from_host((s * 2.0**exponent).astype(op.dtype), Vt), Vt
 
 
 def _largest_signs(rows: Any) -> Any:

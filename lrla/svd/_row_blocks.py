@@ -6,7 +6,7 @@ An update needs nothing of its rows E (s x n) but ``E @ W``, ``E @ E.T``, ``W +=
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -131,7 +131,7 @@ Rows = SparseRows | DenseRows
 
 
 def rows_of(X: Any, start: int = 0, stop: int | None = None) -> Rows:
-    """Rows start to stop of an ndarray or a CSR matrix, as a copy: the caller's array may be read-only, or change later."""
+    """Rows start to stop of an ndarray or a CSR matrix, as a copy: the caller's array may be read-only, or change."""
     stop = X.shape[0] if stop is None else stop
     if isinstance(X, np.ndarray):
         return DenseRows(np.array(X[start:stop], dtype=np.float64, order="C"))
@@ -151,16 +151,35 @@ def cut(X: Any, size: int) -> Iterator[Rows]:
     return (rows_of(X, i * m // count, (i + 1) * m // count) for i in range(count))
 
 
-def stacked(blocks: Sequence[Rows], size: int) -> Iterator[Rows]:
-    """Blocks of one kind and width put together, in order, as long as `size` allows."""
-    group: list[Rows] = []
-    for block in blocks:
-        if group and sum(map(len, group)) + len(block) > size:
+class Buffer(NamedTuple):
+    """Blocks of one kind that wait to be worked in together; side "left" for rows, "right" for columns."""
+
+    side: str = "left"
+    blocks: tuple[Rows, ...] = ()
+
+    def takes(self, block: Rows, side: str) -> bool:
+        """Whether a block can wait together with those that are here."""
+        return not self.blocks or (side == self.side and type(block) is type(self.blocks[0]))
+
+    def plus(self, block: Rows, side: str) -> Buffer:
+        """With another block."""
+        return Buffer(side, (*self.blocks, block))
+
+    def stacked(self, size: int, forget: float) -> Iterator[Rows]:
+        """The blocks put together, as long as `size` allows; older ones weigh less by `forget` a block."""
+        group: list[Rows] = []
+        for age, block in zip(range(len(self.blocks) - 1, -1, -1), self.blocks, strict=True):
+            block = block.scaled(forget**age) if forget < 1 else block
+            if group and sum(map(len, group)) + len(block) > size:
+                yield _stack(group)
+                group = []
+            group.append(block)
+        if group:
             yield _stack(group)
-            group = []
-        group.append(block)
-    if group:
-        yield _stack(group)
+
+    @property
+    def n_rows(self) -> int:
+        return sum(map(len, self.blocks))
 
 
 def _stack(blocks: Sequence[Rows]) -> Rows:

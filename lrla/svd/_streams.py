@@ -11,9 +11,36 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from lrla import _validation
 from lrla.linalg._operator import column_means, squared_norm
 from lrla.svd._centered_updating import CenteredStream
+from lrla.svd._projection import check_energy
 from lrla.svd._updatable_svd import UpdatableSVD
+
+
+def raw(k: int, p: int) -> RawModel:
+    """A new stream of rows as they are: k components, p more carried along."""
+    return RawModel(UpdatableSVD(k, n_oversamples=p, left=False))
+
+
+def resumed(k: int, p: int, r: int, model: Any) -> RawModel:
+    """A stream that goes on from the first r components of a batch model."""
+    stream = UpdatableSVD.from_svd(
+        None, model.singular_values[:r], model.components[:r], n_components=k, n_oversamples=p,
+        error=model.reconstruction_error,
+    )  # fmt: skip
+    return RawModel(stream, model.sums, model.energy, model.n_samples_seen)
+
+
+def centered(k: int, p: int, ddof: int) -> CenteredModel:
+    """A new stream of rows centred on their running mean."""
+    return CenteredModel(CenteredStream(k, p), ddof)
+
+
+def _check(X: Any, k: int) -> float:
+    """The squared norm of a batch that can be worked in."""
+    _validation.check_memory(8.0 * X.shape[1] * k, f"{k} components of {X.shape[1]} features")
+    return check_energy(squared_norm(X.data if scipy.sparse.issparse(X) else X))
 
 
 class RawModel:
@@ -28,11 +55,11 @@ class RawModel:
 
     def add(self, X: Any) -> None:
         """Work in a checked batch; columns beyond those known are new ones."""
+        energy = _check(X, self.stream.n_components)
         known = self.stream.shape[1] if len(self.sums) else X.shape[1]
         if X.shape[1] > known:
             self.stream.add_zero_columns(X.shape[1] - known)
         sums = column_means(X) * X.shape[0]
-        energy = squared_norm(X.data if scipy.sparse.issparse(X) else X)
         self.stream.add_rows(X)
         sums[: len(self.sums)] += self.sums
         self.sums = sums
@@ -84,6 +111,7 @@ class CenteredModel:
 
     def add(self, X: Any) -> None:
         """Work in a checked batch."""
+        _check(X, self.stream.n_components)
         self.stream.partial_fit(X)
         self.n_iter += 1
         for name in ("components", "singular_values", "var", "mean"):

@@ -20,6 +20,7 @@ from lrla.linalg._orthonormalize import orthonormalize
 from lrla.svd import _direct, _krylov, _subspace
 from lrla.svd._rayleigh_ritz import finish, rayleigh_ritz
 from lrla.svd._result import SVDResult
+from lrla.svd._scaling import without_exponent
 
 METHODS = ("auto", "krylov", "krylov2", "dash", "randomized", "gram", "lapack")
 
@@ -139,11 +140,12 @@ def truncated_svd(
     return (result.U, s, result.Vt, result) if return_info else (result.U, s, result.Vt)
 
 
-def check_center(center: Any, A: Any) -> np.ndarray | None:
+def check_center(center: Any, A: Any) -> Any:
     """The vector to subtract from every row, or None."""
     if isinstance(center, (bool, np.bool_)):
         return column_means(A) if center else None
-    return _validation.check_vector(center, A.shape[1], "center", A)
+    mean = _validation.check_vector(center, A.shape[1], "center", A)
+    return _arrays.from_host(mean, A) if _arrays.kind(A) in ("device", "device_sparse") else mean
 
 
 def _check_start(v0: Any, A: Any) -> Any:
@@ -164,11 +166,16 @@ def warn(result: SVDResult, k: int, stacklevel: int = 4) -> None:
             f"{result.n_converged} of {k} singular triplets converged in {result.n_iter} steps. {result.message}",
             stacklevel=stacklevel,
         )
-    if 0 < result.rank < k:
+    warn_rank(result.rank, k, stacklevel)
+
+
+def warn_rank(rank: int, k: int, stacklevel: int = 3) -> None:
+    """Say that there are fewer independent directions than components; a zero matrix needs no words."""
+    if 0 < rank < k:
         warnings.warn(
-            f"The matrix has numerical rank {result.rank}, below the {k} components asked for; the others are zero.",
+            f"The matrix has numerical rank {rank}, below the {k} components asked for; the others are zero.",
             RankDeficientWarning,
-            stacklevel=stacklevel - 1,
+            stacklevel=stacklevel,
         )
 
 
@@ -176,7 +183,7 @@ def solve(
     A: Any,
     k: int,
     *,
-    mean: np.ndarray | None,
+    mean: Any,
     seed: np.random.SeedSequence,
     progress: Progress,
     tol: float = 1e-3,
@@ -189,17 +196,15 @@ def solve(
 ) -> SVDResult:
     """What `truncated_svd` does, on checked arguments.  `s` of the result is float64 on the host."""
     _validation.check_memory(8.0 * sum(A.shape) * k, f"The {k} singular vectors of a matrix of shape {tuple(A.shape)}")
-    exponent = _exponent(A)
-    if exponent:
-        A = A * 2.0**-exponent
-        mean = None if mean is None else mean * 2.0**-exponent
+    A, exponent = without_exponent(A)
+    mean = None if mean is None else mean * 2.0**-exponent
     op = as_operator(A, mean)
     stream = _Fresh(Stream.from_seed(seed), op)
     if method == "auto":
         method = _choose(A, op, k)
     side = op if op.shape[0] >= op.shape[1] else op.T
     block = min(_block(k) if isinstance(block_size, str) else block_size, side.shape[1])
-    status, n_iter_done, n_products, n_converged = "direct", 0, 0, k
+    status, n_iter_done, n_products, n_converged = "direct", 1, 0, k
     residuals = None
     rows: Any
     if method == "arpack":
@@ -309,7 +314,7 @@ def _choose(A: Any, op: Any, k: int) -> str:
     return "krylov2"
 
 
-def dense(A: Any, mean: np.ndarray | None) -> Any:
+def dense(A: Any, mean: Any) -> Any:
     """A as a dense array, centred: only for the methods that decompose all of it."""
     kind = _arrays.kind(A)
     if kind in ("sparse", "device_sparse"):
@@ -318,22 +323,5 @@ def dense(A: Any, mean: np.ndarray | None) -> Any:
         A = A @ np.eye(A.shape[1])
     if mean is None:
         return A
-    mu = _arrays.from_host(mean, A)
-    return _arrays.astype(_arrays.astype(A, np.float64) - mu[None, :], _arrays.real_dtype(A))
+    return _arrays.astype(_arrays.astype(A, np.float64) - mean[None, :], _arrays.real_dtype(A))
 
-
-def _exponent(A: Any) -> int:
-    """The power of two to take out of A so that no square or sum of squares overflows or vanishes; usually 0."""
-    kind = _arrays.kind(A)
-    if kind == "operator":
-        return 0
-    values = A.data if kind in ("sparse", "device_sparse") else A
-    if 0 in values.shape:
-        return 0
-    xp = _arrays.namespace(values)
-    low, high = float(xp.min(values)), float(xp.max(values))
-    top = max(-low, high)
-    limit = 500 if _arrays.real_dtype(values) == np.float64 else 50
-    exponent = int(np.frexp(top)[1]) if top > 0.0 else 0
-    # 2**-exponent itself must be a float: subnormal data is lifted as far as that allows
-    return max(exponent, -1000 if limit == 500 else -120) if abs(exponent) > limit else 0

@@ -10,11 +10,8 @@ import scipy.sparse
 from lrla import _arrays, _validation
 from lrla._estimator import all_or_nothing
 from lrla.linalg._operator import as_operator, column_means
-from lrla.svd._centered_updating import CenteredStream
-from lrla.svd._projection import BatchModel, Projection, check_n_components, decompose, fitted, on_device
-from lrla.svd._streams import CenteredModel, RawModel
+from lrla.svd._projection import BatchModel, Projection, check_energy, check_n_components, decompose, fitted, on_device
 from lrla.svd._truncated import METHODS
-from lrla.svd._updatable_svd import UpdatableSVD
 
 
 class TruncatedSVD(Projection):
@@ -146,20 +143,20 @@ class TruncatedSVD(Projection):
         k = check_n_components(self.n_components, X.shape)
         means = column_means(X)
         op = as_operator(X, means if self.center else None)
-        energy = op.squared_norm
+        energy = check_energy(op.squared_norm)
         result = decompose(
             X, k, mean=means if self.center else None, method=self.algorithm, tol=self.tol, max_iter=self.max_iter,
             n_iter=self.n_iter, n_oversamples=10 if oversamples is None else oversamples,
             random_state=self.random_state, verbose=self.verbose, energy=energy,
         )  # fmt: skip
         s, V, N = result.s, result.Vt, X.shape[0]
-        shift = np.zeros(len(s)) if self.center else _arrays.to_host(V).astype(np.float64) @ means
+        shift = np.zeros(len(s)) if self.center else _arrays.to_host(_arrays.astype(V, np.float64) @ means)
         variance = np.maximum(s**2 / N - shift**2, 0.0)
         total = energy / N - (0.0 if self.center else float(means @ means))
         share = variance / total if total > 0.0 else np.zeros_like(variance)
         self._model = BatchModel(
             components=V, singular_values=on_device(s, V), explained_variance=on_device(variance, V),
-            explained_variance_ratio=on_device(share, V), mean=on_device(means, V) if self.center else None,
+            explained_variance_ratio=on_device(share, V), mean=_arrays.astype(means, _arrays.real_dtype(V)) if self.center else None,
             noise_variance=0.0, sums=means * N, energy=energy,
             reconstruction_error=float(np.sqrt(max(energy - float(s @ s), 0.0))),
             residuals=result.residuals, rank=result.rank, n_iter=result.n_iter,
@@ -196,8 +193,7 @@ class TruncatedSVD(Projection):
         """
         oversamples = self._check_parameters()
         k = _validation.check_integer(self.n_components, "n_components", 1)
-        if _arrays.kind(X) in ("device", "device_sparse"):
-            raise TypeError("X is on a device, and partial_fit works on the host: pass a NumPy array or a SciPy matrix.")
+        _validation.check_on_host(X, "X", "TruncatedSVD.partial_fit")
         first = not self.__sklearn_is_fitted__()
         grows = not first and allow_new_features and getattr(X, "ndim", 0) == 2 and X.shape[1] > self.n_features_in_
         X = self._check_X(X, reset=first or grows, operator=False, like=None if first else self.components_, method="partial_fit")
@@ -206,7 +202,9 @@ class TruncatedSVD(Projection):
         if isinstance(model, BatchModel):
             model = self._resume(model, k, p)
         if model is None:
-            model = CenteredModel(CenteredStream(k, p), 0) if self.center else RawModel(UpdatableSVD(k, n_oversamples=p, left=False))
+            from lrla.svd import _streams  # brings Numba, which a batch fit of dense data does not need
+
+            model = _streams.centered(k, p, ddof=0) if self.center else _streams.raw(k, p)
         model.add(X if not scipy.sparse.issparse(X) else X.tocsr())
         self._model = model
         return self
@@ -220,9 +218,7 @@ class TruncatedSVD(Projection):
             )
         if _arrays.kind(model.components) == "device":
             raise TypeError("The model is on a device, and partial_fit works on the host: call to_host() first.")
-        r, N = max(model.rank, 1), model.n_samples_seen
-        stream = UpdatableSVD.from_svd(
-            None, model.singular_values[:r], model.components[:r], n_components=k, n_oversamples=p,
-            error=model.reconstruction_error,
-        )  # fmt: skip
-        return RawModel(stream, model.sums, model.energy, N)
+        r = max(model.rank, 1)
+        from lrla.svd import _streams
+
+        return _streams.resumed(k, p, r, model)

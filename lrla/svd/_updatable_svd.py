@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from sklearn.exceptions import NotFittedError
 
-from lrla import _arrays, _validation
+from lrla import _validation
 from lrla._estimator import all_or_nothing
-from lrla.svd._factored_svd import FactoredSVD, Loss, Side
-from lrla.svd._row_blocks import Rows, cut, rows_of, stacked
+from lrla.exceptions import RankDeficientWarning
+from lrla.svd import _update_input as given
+from lrla.svd._factored_svd import FactoredSVD, Loss, Side, other_side
+from lrla.svd._row_blocks import Buffer, Rows, cut, rows_of
 
 
 class UpdatableSVD:
     """Truncated SVD, A ~ U diag(s) V^T, of a matrix that changes.
 
-    Rows and columns can be added and removed, entries changed, and low-rank terms added.  The cost of an update follows the
-    size of the update, not the size of what was seen before.
+    Rows and columns can be added and removed, entries changed, and low-rank terms added.  The cost of an update
+    follows the size of the update, not the size of what was seen before.
 
-    The result is the SVD of (previous approximation + new data), not of A itself; `reconstruction_error_` says how much was
-    lost, and `refine` repairs it where the data can be read again.
+    The result is the SVD of (previous approximation + new data), not of A itself; `reconstruction_error_` says how
+    much was lost, and `refine` repairs it where the data can be read again.
 
     Parameters
     ----------
     n_components : int
         The rank k that is shown.
     n_oversamples : int or "auto", default="auto"
-        Further components that are carried along, p.  They make the shown ones more accurate; "auto" is max(10, k // 2), 0
-        reproduces the published method.
+        Further components that are carried along, p.  They make the shown ones more accurate; "auto" is max(10, k //
+        2), 0 reproduces the published method.
     left : bool, default=True
         Keep U.  Without it memory does not grow with the rows, and only rows can be added.
     buffer_size : int or "auto", default="auto"
-        Rows (or columns) that are collected before they are worked in together, which is several times cheaper a row and a
-        little more accurate.  Whatever is read from the object has seen all of the data.  "auto" is max(32, (k + p) // 2).
+        Rows (or columns) that are collected before they are worked in together, which is several times cheaper a row
+        and a little more accurate.  Whatever is read from the object has seen all of the data.  "auto" is max(32, (k
+        + p) // 2).
     forget : float, default=1.0
         In (0, 1]: what was seen before is multiplied by this at each call of `add_rows` or `add_columns`.
     shrinkage : float, default=0.0
-        In [0, 1].  1 gives Frequent Directions, whose error is bounded for every stream; 0 is better on all but adversarial
-        ones.
+        In [0, 1].  1 gives Frequent Directions, whose error is bounded for every stream; 0 is better on all but
+        adversarial ones.
     residual_rank : int, optional
         Keep only so many new directions of each block.  Saves little, since blocks are short; for comparison.
     dtype : float64 or float32, optional
@@ -59,8 +62,8 @@ class UpdatableSVD:
     reconstruction_error_ : float
         ||A - U diag(s) V^T||_F (of the weighted A if forget < 1): the value or a bound, see `error_is_exact_`.
     error_is_exact_ : bool
-        True for streams of rows only or of columns only: there the losses of all steps are orthogonal to one another.  Else
-        the error is bounded by their sum.
+        True for streams of rows only or of columns only: there the losses of all steps are orthogonal to one another.
+        Else the error is bounded by their sum.
     n_updates_ : int
         Small SVDs computed.
     n_folds_ : int
@@ -69,8 +72,8 @@ class UpdatableSVD:
     Notes
     -----
     A block of s rows with z stored entries costs O(z (k + p) + s^2 (k + p) + (s + k + p)^3) flops and the same again in
-    reading; dense blocks O(n (k + p) (k + p + s)).  Removing rows copies the factor, O(m (k + p)).  Memory: (m + n) (k + p)
-    numbers.  The singular values never exceed those of A (forget = 1, rows only) and never fall.
+    reading; dense blocks O(n (k + p) (k + p + s)).  Removing rows copies the factor, O(m (k + p)).  Memory: (m + n)
+    (k + p) numbers.  The singular values never exceed those of A (forget = 1, rows only) and never fall.
 
     An update that raises leaves the object as it was, to the bit.
 
@@ -80,8 +83,8 @@ class UpdatableSVD:
     M. Brand, "Fast low-rank modifications of the thin singular value decomposition", Linear Algebra Appl. 415, 2006.
     M. Ghashami, E. Liberty, J. M. Phillips, D. P. Woodruff, "Frequent directions: simple and deterministic matrix
     sketching", SIAM J. Comput. 45(5), 2016, arXiv:1501.01711.
-    H. Deng, Y. Yang, J. Li, C. Chen, W. Jiang, S. Pu, "Fast updating truncated SVD for representation learning with sparse
-    matrices", ICLR 2024, arXiv:2401.09703.
+    H. Deng, Y. Yang, J. Li, C. Chen, W. Jiang, S. Pu, "Fast updating truncated SVD for representation learning with
+    sparse matrices", ICLR 2024, arXiv:2401.09703.
 
     Examples
     --------
@@ -109,17 +112,18 @@ class UpdatableSVD:
         dtype: Any = None,
     ):
         k = self.n_components = _validation.check_integer(n_components, "n_components", 1)
-        self.n_oversamples = _automatic(n_oversamples, "n_oversamples", max(10, k // 2))
+        self.n_oversamples = given.check_automatic(n_oversamples, "n_oversamples", max(10, k // 2))
         self.left = bool(left)
-        self.buffer_size = _automatic(buffer_size, "buffer_size", max(32, self._width // 2))
+        self.buffer_size = given.check_automatic(buffer_size, "buffer_size", max(32, self._width // 2))
         self.forget = _validation.check_real(forget, "forget", 0, 1, closed=(False, True))
         self.shrinkage = _validation.check_real(shrinkage, "shrinkage", 0, 1)
         self.residual_rank = (
             None if residual_rank is None else _validation.check_integer(residual_rank, "residual_rank", 1)
         )
-        self.dtype = _checked_dtype(dtype)
+        self.dtype = given.check_dtype(dtype)
+        self._longest_block = max(128, 2 * self._width)  # rows worked in at once; the small SVD costs the cube of it
         self._model: FactoredSVD | None = None
-        self._buffer: tuple[Side, tuple[Rows, ...]] = ("left", ())
+        self._buffer = Buffer()
         self._shown: dict[str, np.ndarray] = {}
 
     @property
@@ -148,11 +152,13 @@ class UpdatableSVD:
         _validation.check_rank(self.n_components, A.shape, "n_components")
         from lrla.svd import truncated_svd
 
-        U, s, Vt = truncated_svd(A, min(self._width, *A.shape), tol=1e-6)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankDeficientWarning)  # here a rank below k is nothing unusual
+            U, s, Vt = truncated_svd(A, min(self._width, *A.shape), tol=1e-6, random_state=0)
         model = self._new_model(*A.shape, A.dtype)
         model.load(U, s, Vt.T)
         model.set_known_loss(A, "any")
-        self._model, self._buffer, self._shown = model, ("left", ()), {}
+        self._model, self._buffer, self._shown = model, Buffer(), {}
         return self
 
     @classmethod
@@ -182,18 +188,9 @@ class UpdatableSVD:
         ValueError, TypeError
             If shapes do not fit, a singular value is negative, or the factors are not orthonormal.
         """
-        Vt = _validation.check_matrix(Vt, "Vt", sparse=False, dtype=options.get("dtype"))
-        s = _validation.check_vector(s, Vt.shape[0], "s", Vt)
-        if s.min() < 0:
-            raise ValueError(f"s must not be negative; got {s.min()}. Move the sign to U or Vt.")
-        _check_orthonormal(Vt.T[:, s > 0], "Vt")
+        U, s, Vt = given.check_svd(U, s, Vt, options.get("dtype"))
         if U is None:
             options["left"] = False
-        else:
-            U = _validation.check_matrix(U, "U", sparse=False, dtype=options.get("dtype"))
-            if U.shape[1] != len(s):
-                raise ValueError(f"U must have {len(s)} columns, as s has values and Vt rows; got {U.shape[1]}.")
-            _check_orthonormal(U[:, s > 0], "U")
         self = cls(len(s) if n_components is None else n_components, **options)
         model = self._new_model(0 if U is None else len(U), Vt.shape[1], Vt.dtype)
         model.load(U, s, Vt.T)
@@ -281,9 +278,9 @@ class UpdatableSVD:
         self._need_left("add_low_rank")
         m, n = self.shape
         D, E = self._checked(D, "D").T, self._checked(E, "E").T
-        _check_length(D.shape[1], m, "D", "rows")
-        _check_length(E.shape[1], n, "E", "rows")
-        _check_length(E.shape[0], D.shape[0], "E", "columns, as D has")
+        given.check_length(D.shape[1], m, "D", "rows")
+        given.check_length(E.shape[1], n, "E", "rows")
+        given.check_length(E.shape[0], D.shape[0], "E", "columns, as D has")
         return self._add_products(D, E)
 
     def update_entries(self, i: Any, j: Any, delta: Any) -> UpdatableSVD:
@@ -304,15 +301,7 @@ class UpdatableSVD:
             If an index is out of range, a change is not finite, or the model was made with ``left=False``.
         """
         self._need_left("update_entries")
-        m, n = self.shape
-        i, j = _index(i, m, "i"), _index(j, n, "j")
-        _check_length(len(j), len(i), "j", "entries, as i has")
-        delta = _validation.check_vector(delta, len(i), "delta", np.empty(0))
-        changes = scipy.sparse.coo_array((delta, (i, j)), shape=(m, n))
-        if len(np.unique(i)) <= len(np.unique(j)):
-            D, E = _distinct_rows(changes.tocsr())
-        else:
-            E, D = _distinct_rows(changes.T.tocsr())
+        D, E = given.check_entries(i, j, delta, self.shape)
         return self._add_products(D, E)
 
     def remove_rows(self, idx: Any) -> UpdatableSVD:
@@ -352,6 +341,7 @@ class UpdatableSVD:
         """
         return self._remove(idx, "right")
 
+    @all_or_nothing
     def merge(self, other: UpdatableSVD) -> UpdatableSVD:
         """A <- [A; B] for the matrix B of another model.
 
@@ -375,7 +365,12 @@ class UpdatableSVD:
         theirs = other._fitted()
         if self.left and theirs.left is None:
             raise ValueError("other keeps no U, so this model cannot extend its own; make other with left=True.")
-        return self._merge(theirs)
+        if self._model is None:
+            self._model = self._new_model(0, theirs.right.n, theirs.right.dtype)
+        given.check_length(theirs.right.n, self._model.right.n, "other", "columns")
+        with self._update() as model:
+            model.merge(theirs)
+        return self
 
     def refine(self, A: Any, n_passes: int = 1) -> UpdatableSVD:
         """Improve the model by reading the whole matrix again: one step of subspace iteration a pass.
@@ -413,7 +408,7 @@ class UpdatableSVD:
         -------
         self
         """
-        if self._buffer[1]:
+        if self._buffer.blocks:
             with self._update():
                 pass
         return self
@@ -423,9 +418,8 @@ class UpdatableSVD:
     @property
     def shape(self) -> tuple[int, int]:
         m, n = self._fitted().shape
-        side, blocks = self._buffer
-        waiting = sum(map(len, blocks))
-        return (m + waiting, n) if side == "left" else (m, n + waiting)
+        waiting = self._buffer.n_rows
+        return (m + waiting, n) if self._buffer.side == "left" else (m, n + waiting)
 
     @property
     def rank_(self) -> int:
@@ -459,7 +453,7 @@ class UpdatableSVD:
         ndarray of shape (b, n_components)
         """
         self._need_left("left_rows")
-        return self._padded(self._settled().left.rows(_index(idx, self.shape[0], "idx")))
+        return self._padded(self._settled().left.rows(given.check_index(idx, self.shape[0], "idx")))
 
     def right_rows(self, idx: Any) -> np.ndarray:
         """Rows of V, that is columns of `Vt`, without multiplying out the others.
@@ -472,7 +466,7 @@ class UpdatableSVD:
         -------
         ndarray of shape (b, n_components)
         """
-        return self._padded(self._settled().right.rows(_index(idx, self.shape[1], "idx")))
+        return self._padded(self._settled().right.rows(given.check_index(idx, self.shape[1], "idx")))
 
     @property
     def reconstruction_error_(self) -> float:
@@ -520,34 +514,23 @@ class UpdatableSVD:
     # ------------------------------------------------------------------------------------------------ updating, inside
 
     @contextmanager
-    def _update(self, entries: int = 0) -> Iterator[FactoredSVD]:
+    def _update(self, **written: int) -> Iterator[FactoredSVD]:
         """Around every change: what was buffered comes first, and whatever is raised, the object stays as it was.
 
-        `entries` that are going to be written let the checkpoint choose its way.
+        `written` says how many rows of which factor are going to be written, see `FactoredSVD.transaction`.
         """
         model, before = self._fitted(), dict(vars(self))
         try:
-            with model.transaction(whole=entries >= model.right.n):
+            with model.transaction(**written):
                 self._shown = {}
-                self._work_in_buffer(model)
+                model.scale(self.forget ** len(self._buffer.blocks))
+                for rows in self._buffer.stacked(self._longest_block, self.forget):
+                    model.absorb(rows, self._buffer.side)
+                self._buffer = Buffer()
                 yield model
         except BaseException:
             vars(self).update(before)
             raise
-
-    def _work_in_buffer(self, model: FactoredSVD) -> None:
-        side, blocks = self._buffer
-        if self.forget < 1:
-            model.scale(self.forget ** len(blocks))
-            blocks = [block.scaled(self.forget**age) for age, block in enumerate(reversed(blocks))][::-1]
-        for rows in stacked(blocks, self._longest_block):
-            model.absorb(rows, side)
-        self._buffer = (side, ())
-
-    @property
-    def _longest_block(self) -> int:
-        """Rows worked in at once: the small SVD costs the cube of it, and blocks as long as the rank cost least a row."""
-        return max(128, 2 * self._width)
 
     @all_or_nothing
     def _append(self, X: Any, side: Side, name: str) -> UpdatableSVD:
@@ -555,45 +538,31 @@ class UpdatableSVD:
         if self._model is None:
             self._model = self._new_model(*((0, X.shape[1]) if side == "left" else (X.shape[1], 0)), X.dtype)
         else:
-            _check_length(X.shape[1], self.shape[side == "left"], name, "columns" if side == "left" else "rows")
+            given.check_length(X.shape[1], self.shape[side == "left"], name, "columns" if side == "left" else "rows")
         if X.shape[0] < min(self.buffer_size, self._longest_block):
-            return self._collect(rows_of(_by_rows(X)), side)
-        with self._update(entries=X.size) as model:
+            return self._collect(rows_of(given.by_rows(X)), side)
+        with self._update(**{other_side(side): 0 if isinstance(X, np.ndarray) else X.nnz}) as model:
             model.scale(self.forget)
-            for block in cut(_by_rows(X), self._longest_block):
+            for block in cut(given.by_rows(X), self._longest_block):
                 model.absorb(block, side)
         return self
 
     def _collect(self, block: Rows, side: Side) -> UpdatableSVD:
-        old_side, blocks = self._buffer
-        if blocks and (old_side != side or type(blocks[0]) is not type(block)):
+        if not self._buffer.takes(block, side):
             self.flush()
-            blocks = ()
-        self._shown = {}
-        self._buffer = (side, (*blocks, block))
-        if sum(map(len, self._buffer[1])) >= self.buffer_size:
-            self.flush()
-        return self
+        self._shown, self._buffer = {}, self._buffer.plus(block, side)
+        return self.flush() if self._buffer.n_rows >= self.buffer_size else self
 
     def _add_products(self, D: Any, E: Any) -> UpdatableSVD:
-        with self._update(entries=E.size + D.size) as model:
-            blocks = (cut(_by_rows(X), self._longest_block) for X in (D, E))
+        with self._update(left=D.size, right=E.size) as model:
+            blocks = (cut(given.by_rows(X), self._longest_block) for X in (D, E))
             for left, right in zip(*blocks, strict=True):
                 model.add_product(left, right)
         return self
 
-    @all_or_nothing
-    def _merge(self, theirs: FactoredSVD) -> UpdatableSVD:
-        if self._model is None:
-            self._model = self._new_model(0, theirs.right.n, theirs.right.dtype)
-        _check_length(theirs.right.n, self._model.right.n, "other", "columns")
-        with self._update() as model:
-            model.merge(theirs)
-        return self
-
     def _remove(self, idx: Any, side: Side) -> UpdatableSVD:
         size = self.shape[side == "right"]
-        index = np.unique(_index(idx, size, "idx"))
+        index = np.unique(given.check_index(idx, size, "idx"))
         if len(index) == size:
             raise ValueError(f"idx names all {size} {'rows' if side == 'left' else 'columns'}; at least one must stay.")
         with self._update() as model:
@@ -606,10 +575,9 @@ class UpdatableSVD:
     def _checked(self, X: Any, name: str) -> Any:
         """A finite matrix on the host, CSR, CSC or ndarray, in the dtype of the model if there is one."""
         dtype = self.dtype if self._model is None else self._model.right.dtype
-        if dtype is not None and _is_plain(X, name, dtype):
+        if dtype is not None and given.is_plain(X, name, dtype):
             return X
-        if _arrays.kind(X) in ("device", "device_sparse"):
-            raise TypeError(f"{name} comes from {_arrays.library(X)}, but UpdatableSVD needs NumPy arrays on the host.")
+        _validation.check_on_host(X, name, "UpdatableSVD")
         return _validation.check_matrix(X, name, dtype=dtype)
 
     def _need_left(self, what: str) -> None:
@@ -628,65 +596,3 @@ class UpdatableSVD:
     def __repr__(self) -> str:
         seen = "no data yet" if self._model is None else f"shape={self.shape}"
         return f"UpdatableSVD(n_components={self.n_components}, {seen})"
-
-
-def _automatic(value: Any, name: str, automatic: int) -> int:
-    return automatic if isinstance(value, str) and value == "auto" else _validation.check_integer(value, name, 0)
-
-
-def _checked_dtype(dtype: Any) -> np.dtype | None:
-    if dtype is None:
-        return None
-    if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
-        raise ValueError(f"dtype must be float64, float32 or None; got {dtype!r}.")
-    return np.dtype(dtype)
-
-
-def _is_plain(X: Any, name: str, dtype: np.dtype) -> bool:
-    """Whether X can be taken as it is.  Small updates take less time than scikit-learn's checks, made for all cases."""
-    if type(X) is np.ndarray:
-        return X.ndim == 2 and X.dtype == dtype and X.size > 0 and bool(np.isfinite(X).all())
-    if type(X) not in (scipy.sparse.csr_array, scipy.sparse.csr_matrix) or X.dtype != dtype or 0 in X.shape:
-        return False
-    return _validation.check_sparse(X, name) is X and bool(np.isfinite(X.data).all())
-
-
-def _check_length(found: int, wanted: int, name: str, what: str) -> None:
-    if found != wanted:
-        raise ValueError(f"{name} must have {wanted} {what}; got {found}.")
-
-
-def _check_orthonormal(X: np.ndarray, name: str) -> None:
-    X = X.astype(np.float64, copy=False)
-    gap = np.abs(X.T @ X - np.eye(X.shape[1])).max(initial=0.0)
-    if gap > 1e-4:
-        raise ValueError(
-            f"The singular vectors in {name} must be orthonormal; their inner products are off by {gap:.1e}. "
-            "Make the SVD of the product of the three factors first."
-        )
-
-
-def _index(values: Any, size: int, name: str) -> np.ndarray:
-    """An index array whose entries lie in [0, size)."""
-    index = np.atleast_1d(np.asarray(values))
-    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
-        raise TypeError(
-            f"{name} must be a 1-dimensional array of integers; got {index.ndim} dimension(s) of {index.dtype}."
-        )
-    if index.size and (index.min() < 0 or index.max() >= size):
-        raise ValueError(f"{name} must lie in [0, {size}); got values from {index.min()} to {index.max()}.")
-    return index.astype(np.intp)
-
-
-def _by_rows(X: Any) -> Any:
-    """CSR for sparse matrices."""
-    return X if isinstance(X, np.ndarray) else X.tocsr()
-
-
-def _distinct_rows(changes: Any) -> tuple[Any, Any]:
-    """D, E with changes = D^T E, where D holds the unit vectors of the rows that change."""
-    rows = np.flatnonzero(np.diff(changes.indptr))
-    D = scipy.sparse.csr_array(
-        (np.ones(len(rows)), rows, np.arange(len(rows) + 1)), shape=(len(rows), changes.shape[0])
-    )
-    return D, changes[rows]

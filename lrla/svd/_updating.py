@@ -1,7 +1,7 @@
 """The algebra of updating a truncated SVD: small matrices in, a rotation of the two factors out.
 
-A is known as U diag(s) V^T, with U (m x r) and V (n x r) orthonormal.  None of these functions sees U or V; what they need
-of them are the products with the new data.  Symbols:
+A is known as U diag(s) V^T, with U (m x r) and V (n x r) orthonormal.  None of these functions sees U or V; what they
+need of them are the products with the new data.  Symbols:
 
 =========  =====================================================================================================
 E (s x n)  new rows;  C = E V (s x r) their part in the span of V, N = E E^T (s x s) their Gram matrix
@@ -18,8 +18,8 @@ H. Zha, H. D. Simon, "On updating problems in latent semantic indexing", SIAM J.
 M. Brand, "Fast low-rank modifications of the thin singular value decomposition", Linear Algebra Appl. 415, 2006.
 H. Deng, Y. Yang, J. Li, C. Chen, W. Jiang, S. Pu, "Fast updating truncated SVD for representation learning with sparse
 matrices", ICLR 2024, arXiv:2401.09703.
-M. Ghashami, E. Liberty, J. M. Phillips, D. P. Woodruff, "Frequent directions: simple and deterministic matrix sketching",
-SIAM J. Comput. 45(5), 2016, arXiv:1501.01711.
+M. Ghashami, E. Liberty, J. M. Phillips, D. P. Woodruff, "Frequent directions: simple and deterministic matrix
+sketching", SIAM J. Comput. 45(5), 2016, arXiv:1501.01711.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class Residual(NamedTuple):
 def residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float) -> Residual:
     """Pivoted Cholesky of N - C C^T, the Gram matrix of E - C V^T.
 
-    The rows are first divided by `lengths`, those of E, which keeps small rows beside large ones; pivots up to `tol` are
-    rounding.  The pivoting lets B, an inverse, be applied without loss.
+    The rows are first divided by `lengths`, those of E, which keeps small rows beside large ones; pivots up to `tol`
+    are rounding.  The pivoting lets B, an inverse, be applied without loss.
     """
     if len(N) == 1:
         return _residual_of_row(N[0, 0] - C[0] @ C[0], lengths, tol)
@@ -248,8 +248,8 @@ def rediagonalize(s: np.ndarray, R: np.ndarray, truncation: Truncation) -> Rotat
 def remove_rows(s: np.ndarray, removed: np.ndarray, truncation: Truncation) -> Rotation | None:
     """Update for the removal of rows of U, given as an array (b x r); `left_T` applies to the rows that stay.
 
-    None if the columns that stay are so dependent (squared singular value below 1e-8) that they must be orthonormalized from
-    the rows themselves.
+    None if the columns that stay are so dependent (squared singular value below 1e-8) that they must be
+    orthonormalized from the rows themselves.
     """
     gram = np.eye(len(s)) - removed.T @ removed
     if np.linalg.eigvalsh(gram).min(initial=1.0) < 1e-8:
@@ -273,17 +273,26 @@ def _decomposed(M: np.ndarray, truncation: Truncation) -> tuple[np.ndarray, np.n
 def _leading(M: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
     """The k leading singular triplets, through eigenvectors of M M^T: half the time of an SVD, if k is at most half.
 
-    The eigenvectors span the leading subspace to eps (s_1 / s_k)^2, which costs each value eps s_1^2 / s_k at the most; the SVD of
-    their products with M makes the rest as accurate as ever.  None if that is more than 200 eps s_1.
+    The eigenvectors span the leading subspace to eps (s_1 / s_k)^2, which costs each value eps s_1^2 / s_k at the most.
+    Their products with M are orthogonal to the same degree, and a rotation of first order makes them so to rounding
+    error.  None where that is more than 200 eps s_1, or values are too close for a small rotation.
     """
     squares, vectors = np.linalg.eigh(M @ M.T)
     if squares[-k] < 2e-5 * squares[-1]:
         return None
     F = vectors[:, : -k - 1 : -1]
     product = F.T @ M
-    lost = float(np.sum((M - F @ product) ** 2))
-    P, S, Gt = svd(product)
-    return F @ P, S, Gt.T, lost
+    lost = M - F @ product
+    gram = product @ product.T
+    gaps = gram.diagonal()[:, None] - gram.diagonal()
+    np.fill_diagonal(gram, 0.0)
+    np.fill_diagonal(gaps, 1.0)
+    if np.any(np.abs(gram) > 1e-8 * np.abs(gaps)):
+        return None
+    turn = gram / gaps
+    product += turn @ product
+    S = np.sqrt((product * product).sum(axis=1))
+    return F + F @ turn.T, S, product.T / S, float(np.vdot(lost, lost))
 
 
 def _decomposed_row(

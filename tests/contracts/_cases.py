@@ -85,7 +85,8 @@ def pick(results: dict[str, Any], names: Any) -> dict[str, Any]:
     return {name: results[name] for name in names if results.get(name) is not None}
 
 
-FACTORS = ("U", "s", "Vt", "Q", "B", "singular_values_", "explained_variance_", "mean_", "components_", "transform")
+# of Q and B only the product is determined
+FACTORS = ("U", "s", "Vt", "product", "singular_values_", "explained_variance_", "mean_", "components_", "transform")
 
 
 # ---------------------------------------------------------------------------------------------------- array routines
@@ -116,7 +117,7 @@ def _randomized_svd(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
 def _qb(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
     reachable = 2e-3 if str(getattr(A, "dtype", "")).endswith(("float32", "f4")) else 1e-6
     Q, B, error = lrla.qb(A, **{"error": reachable, "max_rank": k, "random_state": 0, **options})
-    return {"Q": Q, "B": B, "error": error}
+    return {"Q": Q, "B": B, "product": Q @ B, "error": error}
 
 
 def _updatable(method: str) -> Callable[..., dict[str, Any]]:

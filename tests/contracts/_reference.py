@@ -153,10 +153,10 @@ class Unseeded(Reference):
 class LayoutDependent(Reference):
     """Takes another way, with other rounding, where rows lie backwards in memory."""
 
-    def _update(self, X, old):
+    def _check_X(self, X, **options):
         if isinstance(X, np.ndarray) and X.strides[0] < 0:
             X = (3 * X) / 3
-        return super()._update(X, old)
+        return super()._check_X(X, **options)
 
 
 class DropsStored(Reference):

@@ -61,7 +61,7 @@ def test_float32_stays_float32(subject, device_xp):
 
 @for_each([s for s in SUBJECTS if s.name in HOST_ONLY])
 def test_host_only_routines_say_so(subject, device_xp):
-    with pytest.raises(TypeError, match=rf"{subject.argument} .* host.*NumPy"):
+    with pytest.raises(TypeError, match=rf"{subject.argument} .*(host.*NumPy|NumPy.*host)"):
         subject(device_xp.asarray(matrix((30, 20))))
 
 
@@ -143,7 +143,7 @@ RUNS = [
     *((f"truncated_svd-{method}", lambda A, m=method: lrla.truncated_svd(A, RANK, method=m, random_state=0))
       for method in ("auto", "krylov", "krylov2", "randomized", "gram", "dash")),
     ("randomized_svd", lambda A: lrla.randomized_svd(A, RANK, random_state=0)),
-    ("qb", lambda A: lrla.qb(A, max_rank=RANK, random_state=0)),
+    ("qb", lambda A: lrla.qb(A, error=1e-6, max_rank=RANK, random_state=0)),
     *((cls.__name__, lambda A, cls=cls: fit(make(cls, n_components=RANK), A)) for cls in DEVICE_ESTIMATORS),
 ]  # fmt: skip
 

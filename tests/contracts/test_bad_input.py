@@ -384,7 +384,7 @@ def test_squares_beyond_float64(subject, rows):
     finite(got)
     if not subject.name.endswith(("add_rows", "add_columns")):  # these stand on a model of size 1
         plain = subject(good())
-        names = {"U": 0, "s": 1, "Vt": 0, "Q": 0, "B": 1, "components_": 0, "singular_values_": 1}
+        names = {"U": 0, "s": 1, "Vt": 0, "product": 1, "components_": 0, "singular_values_": 1}
         wanted = {name: plain[name] * 1e200**power for name, power in names.items() if name in plain}
         close({name: got[name] for name in wanted}, wanted, rtol=1e-11)
 

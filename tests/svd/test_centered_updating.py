@@ -1,4 +1,4 @@
-"""`CenteredStream`: scikit-learn's IncrementalPCA on dense batches, and the same on sparse ones that are never densified."""
+"""`CenteredStream`: scikit-learn's IncrementalPCA on dense batches, and the same on sparse ones, never densified."""
 
 from __future__ import annotations
 

@@ -1,0 +1,13 @@
+"""One BLAS thread for the contracts: their matrices are small, and threads that wait for one another cost five times the work.
+
+What runs in a process of its own (threads, imports) has all of them.
+"""
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread():
+    with threadpool_limits(1, user_api="blas"):
+        yield
