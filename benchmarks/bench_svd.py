@@ -15,7 +15,7 @@ import scipy.sparse
 import lrla
 
 K = 20
-SIZES = ((2_000, 1_000), (8_000, 4_000))
+SIZES = ((2_000, 1_000), (6_000, 3_000))
 
 
 def dense_matrix(m: int, n: int) -> np.ndarray:

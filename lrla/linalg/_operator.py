@@ -167,12 +167,10 @@ def squared_norm(A: Any) -> float:
     """Sum of squares in float64, by blocks of rows so that no copy of A is made."""
     values = A.data if _arrays.kind(A) == "device_sparse" else A
     xp = _arrays.namespace(values)
-    if values.ndim == 1:
-        values = values[None, :]
-    step = max(1, BLOCK_BYTES // (8 * values.shape[1]))
+    step = max(1, BLOCK_BYTES // (8 * max(1, values.shape[1] if values.ndim == 2 else 1)))
     total = xp.zeros((), dtype=xp.float64, device=_arrays.device(values))
     for start in range(0, values.shape[0], step):
-        part = values[start : min(start + step, values.shape[0]), :]
+        part = values[start : min(start + step, values.shape[0]), ...]
         part = xp.reshape(_arrays.astype(part, np.float64), (-1,))
         with np.errstate(over="ignore"):  # callers check what they get
             total = total + part @ part

@@ -16,6 +16,7 @@ import numpy as np
 from lrla.svd import _updating
 from lrla.svd._implicit_factor import CHUNK, Change, ImplicitFactor
 from lrla.svd._row_blocks import DenseRows, Rows
+from lrla.svd._small_blas import small_blas
 from lrla.svd._updating import Residual, Truncation
 
 Side = Literal["left", "right"]
@@ -136,11 +137,12 @@ class FactoredSVD:
         """
         E = self._in_unit(E)
         inner = other_side(side)  # the factor whose span E is compared with
-        update = self._row_update(E, inner)
-        bottom = update.bottom if coefficients is None else coefficients @ update.bottom
-        self.m += len(bottom) if side == "left" else 0
-        turned = self.factor(inner).plan(update.T, E, update.H, noise=update.noise)
-        grown = None if self.factor(side) is None else self.factor(side).plan(update.top, rows=bottom)
+        with small_blas(0 if E.touches_most else len(self.s) + len(E)):  # large products may have all threads
+            update = self._row_update(E, inner)
+            bottom = update.bottom if coefficients is None else coefficients @ update.bottom
+            self.m += len(bottom) if side == "left" else 0
+            turned = self.factor(inner).plan(update.T, E, update.H, noise=update.noise)
+            grown = None if self.factor(side) is None else self.factor(side).plan(update.top, rows=bottom)
         self._commit(update.s, {inner: turned, side: grown}, update.lost, side)
 
     def add_product(self, D: Rows, E: Rows) -> None:

@@ -246,7 +246,8 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
 def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int]:
     """Look for what a Krylov space cannot see: copies of a repeated singular value beyond the width of its blocks.
 
-    Random vectors orthogonal to the basis and to the pending block X take two steps of A^T A.
+    Random vectors orthogonal to the basis take two steps of A^T A.  They may lie in the pending block X, which can hold the
+    missing copy itself, coupled to the basis by rounding only.
 
     Returns
     -------
@@ -261,12 +262,15 @@ def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int
         return None, 0
 
     def project(Z: Any, size: float = 0.0) -> Any:
-        Z = basis.project(Z)[0]
+        return basis.project(Z)[0]
+
+    def beside_X(Z: Any, size: float = 0.0) -> Any:
+        Z = project(Z)
         return Z - (Z @ X.T) @ X
 
     eps, top, used = _arrays.eps(op.dtype), float(s[0]) if len(s) else 0.0, 0
     Z, scale, seen = project(fresh(count)), 0.0, 0.0
-    for _ in range(3):
+    for _ in range(2):
         Z, _ = orthonormalize(Z, scale=scale, project=project)
         if Z.shape[0] == 0:
             return None, used
@@ -277,8 +281,8 @@ def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int
     bar = s[space.k - 1] * (1.0 + tol) if basis.size >= space.k else 0.0
     if seen <= max(bar, 10.0 * np.sqrt(op.shape[1] * eps) * top):
         return None, used
-    Z, _ = orthonormalize(Z, scale=scale, project=project)
-    return (op.xp.concat((X, Z), axis=0) if Z.shape[0] else None), used
+    Z, _ = orthonormalize(beside_X(Z), scale=scale, project=beside_X)
+    return op.xp.concat((X, Z), axis=0), used
 
 
 def _probe_width(block: int) -> int:

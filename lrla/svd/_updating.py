@@ -105,10 +105,13 @@ def residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float) -> R
         return _residual_of_row(N[0, 0] - C[0] @ C[0], lengths, tol)
     scale = np.where(lengths > 0, lengths, 1.0)[:, None]
     with small_blas(len(N)):
-        scaled = (N - C @ C.T) / (scale * scale.T)
-        L, order, q, _ = lapack.dpstrf(scaled, tol=tol, lower=1)
-        if not scaled.diagonal().max() > tol:  # LAPACK compares only later pivots with tol
-            q = 0
+        gram = C @ C.T
+        np.subtract(N, gram, out=gram)
+        gram /= scale
+        gram /= scale.T
+        some = gram.diagonal().max() > tol  # LAPACK compares only the later pivots with tol
+        L, order, q, _ = lapack.dpstrf(gram.T, tol=tol, lower=1, overwrite_a=1)
+        q = q if some else 0
         Rt, B, order = np.zeros((len(N), q)), np.zeros((len(N), q)), order - 1
         if q == 0:
             return Residual(Rt, B, lengths, np.zeros(0))
@@ -271,28 +274,49 @@ def _decomposed(M: np.ndarray, truncation: Truncation) -> tuple[np.ndarray, np.n
 
 
 def _leading(M: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
-    """The k leading singular triplets, through eigenvectors of M M^T: half the time of an SVD, if k is at most half.
+    """The k leading singular triplets, through eigenvectors of M M^T: a third of the time of an SVD, if k is small.
 
     The eigenvectors span the leading subspace to eps (s_1 / s_k)^2, which costs each value eps s_1^2 / s_k at the most.
-    Their products with M are orthogonal to the same degree, and a rotation of first order makes them so to rounding
-    error.  None where that is more than 200 eps s_1, or values are too close for a small rotation.
+    They, and their products with M, are orthogonal to the same degree, and rotations of first order make them so to
+    rounding error.  None where that is more than 200 eps s_1, or where values are too close for a small rotation.
     """
-    squares, vectors = np.linalg.eigh(M @ M.T)
-    if squares[-k] < 2e-5 * squares[-1]:
+    squares, F = _leading_eigenvectors(M @ M.T, k)
+    if F is None or squares[0] < 2e-5 * squares[-1]:
         return None
-    F = vectors[:, : -k - 1 : -1]
+    F = 1.5 * F - F @ (0.5 * (F.T @ F))
     product = F.T @ M
     lost = M - F @ product
     gram = product @ product.T
-    gaps = gram.diagonal()[:, None] - gram.diagonal()
+    own = gram.diagonal().copy()
+    gaps = own[:, None] - own
     np.fill_diagonal(gram, 0.0)
     np.fill_diagonal(gaps, 1.0)
-    if np.any(np.abs(gram) > 1e-8 * np.abs(gaps)):
+    if np.any(np.abs(gram) > 1e-8 * np.abs(gaps)) or abs(own.sum() - squares.sum()) > 1e-10 * own.sum():
         return None
     turn = gram / gaps
     product += turn @ product
     S = np.sqrt((product * product).sum(axis=1))
     return F + F @ turn.T, S, product.T / S, float(np.vdot(lost, lost))
+
+
+def _leading_eigenvectors(G: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The k largest eigenvalues of a symmetric matrix, ascending, and their eigenvectors, largest first.
+
+    Tridiagonal form, all values, k vectors by inverse iteration: faster than LAPACK's drivers as long as k is at most
+    half of the order.  None for the vectors if the iteration fails.
+    """
+    n = len(G)
+    reflectors, diagonal, beside, tau, _ = lapack.dsytrd(G, lower=1, lwork=32 * n)
+    values, failed = lapack.dsterf(diagonal, beside)
+    if failed:
+        return values, None
+    one_block = np.full(n, n, dtype=np.int32)
+    vectors, failed = lapack.dstein(diagonal, beside, values[-k:], np.ones(n, dtype=np.int32), one_block)
+    if failed:
+        return values, None
+    vectors = vectors[:, ::-1].copy(order="F")
+    vectors[1:] = lapack.dormqr("L", "N", reflectors[1:, :-1], tau, vectors[1:], lwork=32 * n)[0]
+    return values[-k:], vectors
 
 
 def _decomposed_row(

@@ -1,4 +1,5 @@
-"""One BLAS thread for the contracts: their matrices are small, and threads that wait for one another cost five times the work.
+"""One BLAS thread for the contracts: the matrices are small, and threads that wait for each other take five times as
+long.
 
 What runs in a process of its own (threads, imports) has all of them.
 """
