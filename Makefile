@@ -13,9 +13,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 
-# Wheels of torch without CUDA, for Linux; where this index cannot be reached pip says so and takes the default one.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-
 PY      := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
 
@@ -65,5 +62,5 @@ $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.bench: $(VENV)/.%: pyproject.
 	@touch $@
 
 $(VENV)/.peers: pyproject.toml | $(PY)
-	$(INSTALL) --editable . --group peers --extra-index-url $(TORCH_INDEX)
+	$(INSTALL) --editable . --group peers
 	@touch $@

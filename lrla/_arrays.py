@@ -92,7 +92,7 @@ def real_dtype(x: Array) -> np.dtype:
     return np.dtype("float32") if str(x.dtype).endswith("float32") else np.dtype("float64")
 
 
-def astype(x: Array, dtype: np.dtype | str) -> Array:
+def astype(x: Array, dtype: Any) -> Array:
     """Convert to float32 or float64 in whatever namespace x lives; x itself where nothing is to do."""
     xp = namespace(x)
     return xp.astype(x, getattr(xp, str(np.dtype(dtype))), copy=False)

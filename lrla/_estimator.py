@@ -97,7 +97,7 @@ class Estimator(BaseEstimator):
             Fitted attributes on a device are copied to the host; everything else is shared.
         """
         home = copy.copy(self)
-        vars(home).update({name: _at_home(value) for name, value in vars(self).items()})
+        home.__dict__.update({name: _at_home(value) for name, value in vars(self).items()})
         return home
 
     def __sklearn_tags__(self) -> Any:

@@ -91,7 +91,7 @@ class DenseOperator:
         if self.dtype == np.float64 or _arrays.kind(self.A) == "device_sparse":
             return False
         raw = squared_norm(self.A)
-        return float(self.mean @ self.mean) * self.shape[0] > 0.9 * raw  # type: ignore[union-attr,operator]
+        return float(self.mean @ self.mean) * self.shape[0] > 0.9 * raw
 
     def forward(self, X: Any) -> Any:
         """(b, n) -> (b, m)."""

@@ -17,7 +17,7 @@ _PUBLIC = {
     "truncated_svd": "_truncated",
 }
 
-__all__ = list(_PUBLIC)  # noqa: PLE0605 (names are looked up by __getattr__)
+__all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

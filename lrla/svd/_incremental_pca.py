@@ -69,7 +69,12 @@ class IncrementalPCA(Projection):
     n_iter_ = fitted("n_iter", "Batches.")
 
     def __init__(
-        self, n_components: int | None = None, *, whiten: bool = False, batch_size: int | None = None, n_oversamples: Any = "auto"
+        self,
+        n_components: int | None = None,
+        *,
+        whiten: bool = False,
+        batch_size: int | None = None,
+        n_oversamples: Any = "auto",
     ):
         self.n_components = n_components
         self.whiten = whiten

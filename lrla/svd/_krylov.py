@@ -282,7 +282,8 @@ def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int
     if seen <= max(bar, 10.0 * np.sqrt(op.shape[1] * eps) * top):
         return None, used
     Z, _ = orthonormalize(beside_X(Z), scale=scale, project=beside_X)
-    return op.xp.concat((X, Z), axis=0), used
+    found = op.xp.concat((X, Z), axis=0)
+    return (found if found.shape[0] else None), used
 
 
 def _probe_width(block: int) -> int:

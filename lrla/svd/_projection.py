@@ -113,7 +113,9 @@ class Projection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         Z = _validation.check_matrix(X, "X", sparse=False)
         self._check_same_place(Z, _arrays.kind(Z), self.components_, "inverse_transform")
         if Z.shape[1] != self._n_features_out:
-            raise ValueError(f"X has {Z.shape[1]} columns, but {type(self).__name__} has {self._n_features_out} components.")
+            raise ValueError(
+                f"X has {Z.shape[1]} columns, but {type(self).__name__} has {self._n_features_out} components."
+            )
         if getattr(self, "whiten", False):
             Z = Z * self._whitening(Z)
         dtype = _arrays.real_dtype(Z)
@@ -159,9 +161,7 @@ def decompose(
     return result
 
 
-def to_energy(
-    X: Any, share: float, mean: Any, seed: np.random.SeedSequence, energy: float
-) -> SVDResult:
+def to_energy(X: Any, share: float, mean: Any, seed: np.random.SeedSequence, energy: float) -> SVDResult:
     """The smallest rank found whose triplets hold `share` of the energy (randQB_EI, then the SVD of its small factor)."""
     op = as_operator(X, mean)
     stream = Stream.from_seed(seed)

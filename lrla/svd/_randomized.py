@@ -92,7 +92,10 @@ def randomized_svd(
         left, right = right, left
     spare = Stream((stream.key[0], stream.key[1] ^ 1))
     U, s, Vt, rank = finish(
-        (left, s, right), k, lambda j: spare.normal(j, M.shape[0], **place), lambda j: spare.normal(j, M.shape[1], **place)
+        (left, s, right),
+        k,
+        lambda j: spare.normal(j, M.shape[0], **place),
+        lambda j: spare.normal(j, M.shape[1], **place),
     )
     warn_rank(rank, k)
     if flip_sign and not flipped:

@@ -45,7 +45,9 @@ def rotate(F: np.ndarray, Q: Any) -> Any:
     return _arrays.from_host(np.ascontiguousarray(F.T).astype(_arrays.real_dtype(Q)), Q) @ Q
 
 
-def finish(triplets: Rows, k: int, fresh_left: Callable[[int], Any], fresh_right: Callable[[int], Any]) -> tuple[Any, ...]:
+def finish(
+    triplets: Rows, k: int, fresh_left: Callable[[int], Any], fresh_right: Callable[[int], Any]
+) -> tuple[Any, ...]:
     """Settle the rank, complete the factors to k orthonormal vectors, and fix the signs.
 
     Singular values at the level of rounding become exactly zero.  The entry of largest magnitude of every right vector is

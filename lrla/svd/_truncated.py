@@ -150,7 +150,9 @@ def check_center(center: Any, A: Any) -> Any:
 
 def _check_start(v0: Any, A: Any) -> Any:
     if A.shape[0] < A.shape[1]:
-        raise ValueError(f"v0 needs a matrix with at least as many rows as columns; A has shape {tuple(A.shape)}. Pass A.T.")
+        raise ValueError(
+            f"v0 needs a matrix with at least as many rows as columns; A has shape {tuple(A.shape)}. Pass A.T."
+        )
     v0 = _validation.check_matrix(v0, "v0", sparse=False)
     if v0.shape[1] != A.shape[1] or v0.shape[0] > v0.shape[1]:
         raise ValueError(f"v0 must have shape (j, {A.shape[1]}), j <= {A.shape[1]}; got {tuple(v0.shape)}.")
@@ -326,4 +328,3 @@ def dense(A: Any, mean: Any) -> Any:
     if mean is None:
         return A
     return _arrays.astype(_arrays.astype(A, np.float64) - mean[None, :], _arrays.real_dtype(A))
-

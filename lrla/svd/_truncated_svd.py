@@ -196,7 +196,9 @@ class TruncatedSVD(Projection):
         _validation.check_on_host(X, "X", "TruncatedSVD.partial_fit")
         first = not self.__sklearn_is_fitted__()
         grows = not first and allow_new_features and getattr(X, "ndim", 0) == 2 and X.shape[1] > self.n_features_in_
-        X = self._check_X(X, reset=first or grows, operator=False, like=None if first else self.components_, method="partial_fit")
+        X = self._check_X(
+            X, reset=first or grows, operator=False, like=None if first else self.components_, method="partial_fit"
+        )
         p = max(10, k // 2) if oversamples is None else oversamples
         model = None if first else self._model
         if isinstance(model, BatchModel):
