@@ -44,34 +44,38 @@ def orthonormalize(
     if b == 0:
         return W, np.zeros((0, 0))
     eps = _arrays.eps(W.dtype)
-    R = np.eye(b)
-    Q, cut = W, None
+    R, Q, cut = np.eye(b), W, 0.0
     for i in range(MAX_PASSES):
-        lam, E = gram_eigh(Q)
-        if cut is None:
-            cut = 10.0 * np.sqrt(n) * eps * scale if scale else 10.0 * eps * np.sqrt(max(lam[-1], 0.0) * b)
-        top = max(lam[-1], 0.0)
-        finished = lam[0] > 0.5 * top > 0.0 and (i > 0 or project is None)
-        held = np.sqrt(np.maximum(lam, 10.0 * b * eps * top))
-        C = R @ (E * held)
-        sizes = np.linalg.norm(C, axis=0)
-        keep = sizes > cut
+        G = gram(Q)
+        if i == 0:
+            cut = 10.0 * eps * (np.sqrt(n) * scale if scale else np.sqrt(b * np.trace(G)))
+        # the norm that each direction has in W; what is noise goes before it mixes with the rest
+        keep = np.linalg.norm(R, axis=0) * np.sqrt(np.maximum(np.diag(G), 0.0)) > cut
+        if not keep.all():
+            Q, R, G = _rows(Q, keep), R[:, keep], G[np.ix_(keep, keep)]
         if not keep.any():
-            return Q[:0, :], np.zeros((b, 0))
-        T = E[:, keep] / held[keep]
-        Q = _arrays.from_host(np.ascontiguousarray(T.T).astype(_arrays.real_dtype(W)), Q) @ Q
-        R = C[:, keep]
+            return Q, R
+        lam, E = np.linalg.eigh(G)
+        finished = lam[0] > 0.5 * lam[-1] and (i > 0 or project is None)
+        held = np.sqrt(np.maximum(lam, 10.0 * b * eps * lam[-1]))
+        R = R @ (E * held)
+        Q = _arrays.from_host(np.ascontiguousarray((E / held).T).astype(_arrays.real_dtype(W)), Q) @ Q
         if finished:
             break
         if project is not None:
-            Q = project(Q, float(sizes[keep].min()))
+            Q = project(Q, float(np.linalg.norm(R, axis=0).min()))
     return Q, R
 
 
-def gram_eigh(W: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (ascending) and eigenvectors of ``W W^T``, in float64 on the host: one transfer of b x b numbers."""
+def gram(W: Any) -> np.ndarray:
+    """``W W^T`` in float64 on the host: one transfer of b x b numbers."""
     G = _arrays.to_host(W @ W.T).astype(np.float64)
-    return np.linalg.eigh((G + G.T) / 2.0)
+    return (G + G.T) / 2.0
+
+
+def _rows(Q: Any, keep: np.ndarray) -> Any:
+    xp = _arrays.namespace(Q)
+    return xp.take(Q, xp.asarray(np.flatnonzero(keep).tolist(), dtype=xp.int64, device=_arrays.device(Q)), axis=0)
 
 
 def complete_rows(Q: Any, count: int, fresh: Callable[[int], Any]) -> Any:

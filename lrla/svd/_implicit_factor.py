@@ -216,7 +216,7 @@ class ImplicitFactor:
         else:
             if change.E is not None:
                 if self._journal is not None:
-                    self._journal.append((change.E.touched, self.W[change.E.touched]))
+                    self._journal.append((change.E.touched, self.W.take(change.E.touched, axis=0, mode="clip")))
                 change.E.add_to(self.W, change.Y)
             if change.rows is not None:
                 self.W[self.n : change.n] = change.rows

@@ -63,7 +63,7 @@ class IncrementalPCA(Projection):
     """
 
     mean_ = fitted("mean", "Means of the features, shape (n_features,).")
-    var_ = fitted("var", "Variances of the features, divided by n_samples_seen_, shape (n_features,).")
+    var_ = fitted("var", "Variances of the features, divided by ``n_samples_seen_``, shape (n_features,).")
     noise_variance_ = fitted("noise_variance", "Mean variance of the directions left out.")
     reconstruction_error_ = fitted("reconstruction_error", "What the components leave of the centred data.")
     n_iter_ = fitted("n_iter", "Batches.")

@@ -32,15 +32,15 @@ def _add_transposed(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, Y
                 W[j, c] += x * Y[i, c]
 
 
-def _gram(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n_rows: int) -> np.ndarray:
-    """E @ E.T from the entries of E sorted by column: only pairs of entries in one column meet."""
+def _gram(order: np.ndarray, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n_rows: int) -> np.ndarray:
+    """E @ E.T from the entries of E in an order by column: only pairs of entries in one column meet."""
     out = np.zeros((n_rows, n_rows))
     start = 0
-    for stop in range(1, len(columns) + 1):
-        if stop < len(columns) and columns[stop] == columns[start]:
+    for stop in range(1, len(order) + 1):
+        if stop < len(order) and columns[order[stop]] == columns[order[start]]:
             continue
-        for a in range(start, stop):
-            for b in range(start, stop):
+        for a in order[start:stop]:
+            for b in order[start:stop]:
                 out[rows[a], rows[b]] += values[a] * values[b]
         start = stop
     return out

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lrla import _arrays
-from lrla.linalg._orthonormalize import gram_eigh, orthonormalize
+from lrla.linalg._orthonormalize import gram, orthonormalize
 
 Fresh = Callable[[int], Any]  # j -> j new random rows (j, n)
 
@@ -131,7 +131,8 @@ class GramSpace:
         self.theta, self.Y = theta[::-1], Y[:, ::-1]
         residuals = np.linalg.norm(self.R.T @ self.Y[right.last : right.size, : self.k], axis=0)
         noise = 10.0 * _arrays.eps(self.op.dtype) * self.theta[0]
-        self.blind = right.size >= self.k and tol * self.theta[self.k - 1] < noise
+        wanted = self.theta[self.k - 1] if right.size >= self.k else 0.0
+        self.blind = tol * wanted < noise  # what is missing or small may be there, below what squaring leaves of it
         self.s = np.sqrt(np.maximum(self.theta[: self.k], 0.0))
         self.residuals = np.divide(residuals, self.s, out=np.zeros_like(residuals), where=self.s > 0.0)
         return residuals, np.maximum(tol * self.theta[: self.k], noise)
@@ -225,7 +226,7 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
             n_converged = int(np.sum(residuals <= limits))
             schedule.checked(progress.iteration, residuals, limits)
             complete = X.shape[0] == 0 or n_converged == k
-            if space.blind and X.shape[0] and (complete or right.size >= 2 * k):
+            if space.blind and (complete or right.size >= 2 * k):
                 status = "precision"
             elif complete:
                 found, used = probe(space, X, fresh, tol)
@@ -274,12 +275,12 @@ def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int
         Z, _ = orthonormalize(Z, scale=scale, project=project)
         if Z.shape[0] == 0:
             return None, used
-        W = op.gram(Z)
-        used += Z.shape[0]
-        seen = float(np.sqrt(np.sqrt(max(gram_eigh(W)[0][-1], 0.0))))
-        Z, scale = project(W), max(top, seen) ** 2
+        Y = op.forward(Z)
+        seen = float(np.sqrt(max(np.linalg.eigvalsh(gram(Y))[-1], 0.0)))
+        Z, scale = project(op.adjoint(Y)), 0.0
+        used += count
     bar = s[space.k - 1] * (1.0 + tol) if basis.size >= space.k else 0.0
-    if seen <= max(bar, 10.0 * np.sqrt(op.shape[1] * eps) * top):
+    if seen <= max(bar, 10.0 * np.sqrt(op.shape[1]) * eps * top):
         return None, used
     Z, _ = orthonormalize(beside_X(Z), scale=scale, project=beside_X)
     found = op.xp.concat((X, Z), axis=0)

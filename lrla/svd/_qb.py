@@ -61,6 +61,11 @@ def qb(
     ValueError
         If it is not said what is wanted, or the error is below what the indicator can see.
 
+    Notes
+    -----
+    2 n_iter + 2 products for every block, and ``4 r (m + n)`` flops a vector to keep it apart from the rank found so far.
+    Where the rank is known, `truncated_svd` is faster and more accurate.
+
     References
     ----------
     W. Yu, Y. Gu, Y. Li, "Efficient randomized algorithms for the fixed-precision low-rank matrix approximation", SIAM J.

@@ -59,6 +59,11 @@ def randomized_svd(
     TypeError, ValueError
         For bad input; the message names the argument.
 
+    Notes
+    -----
+    2 n_iter + 2 products with n_components + n_oversamples vectors, of 2 nnz flops a vector.  The number of passes is fixed:
+    what accuracy they bring depends on how fast the spectrum decays.
+
     References
     ----------
     N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", SIAM Review 53(2), 2011, arXiv:0909.4061.

@@ -44,8 +44,7 @@ class SparseRows:
         if len(self) == 1:
             return np.dot(self.data, self.data).reshape(1, 1)
         rows = np.repeat(np.arange(len(self)), np.diff(self.indptr))
-        order = np.argsort(self.indices)
-        return _kernels.gram(rows[order], self.indices[order], self.data[order], len(self))
+        return _kernels.gram(np.argsort(self.indices), rows, self.indices, self.data, len(self))
 
     def by_columns(self) -> Callable[[slice], np.ndarray]:
         """A function that gives a range of columns as a dense array."""

@@ -10,9 +10,10 @@ from lrla import _arrays
 
 
 def without_exponent(A: Any) -> tuple[Any, int]:
-    """``(A 2^-e, e)``; e is 0 and A is itself unless its largest magnitude is beyond 1e+-150 (1e+-15 in float32).
+    """``(A 2^-e, e)``; e is 0 and A is itself unless fourth powers of its singular values may overflow or vanish.
 
-    A LinearOperator is returned as it is.
+    Those are the entries of the Gram matrix of a block that A^T A was applied to.  Sparse data is held to the range of
+    float32, in which its basis may be kept.  A LinearOperator is returned as it is.
     """
     kind = _arrays.kind(A)
     values = A.data if kind in ("sparse", "device_sparse") else A
@@ -20,9 +21,11 @@ def without_exponent(A: Any) -> tuple[Any, int]:
         return A, 0
     xp = _arrays.namespace(values)
     top = max(-float(xp.min(values)), float(xp.max(values)))
-    limit, smallest = (500, -1000) if _arrays.real_dtype(values) == np.float64 else (50, -120)
+    double = _arrays.real_dtype(values) == np.float64
+    limit, smallest = 230 if double and kind != "sparse" else 25, -1000 if double else -120
     exponent = int(np.frexp(top)[1]) if top > 0.0 else 0
-    if abs(exponent) <= limit:
+    growth = int(np.log2(max(A.shape)))  # s_1 is at most this many powers of two above the largest entry
+    if -limit <= exponent and exponent + growth <= limit + 5:
         return A, 0
     exponent = max(exponent, smallest)  # 2^-e must be a number: subnormal data is lifted as far as that allows
     return A * 2.0**-exponent, exponent

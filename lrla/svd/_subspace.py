@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lrla.linalg._orthonormalize import gram_eigh, orthonormalize
+from lrla.linalg._orthonormalize import gram, orthonormalize
 from lrla.svd._rayleigh_ritz import Rows, rayleigh_ritz, rotate
 
 
@@ -63,12 +63,12 @@ def dash(op: Any, k: int, start: Any, *, tol: float, max_iter: int, progress: An
     for _ in range(max_iter):
         W = op.gram(Q)
         products += Q.shape[0]
-        theta, _ = gram_eigh(W - alpha * Q)
+        theta = np.linalg.eigvalsh(gram(W - alpha * Q))
         sigma = np.sqrt(np.maximum(theta[::-1], 0.0))
         Q, _ = orthonormalize(W - alpha * Q)
         old, lam = lam, sigma + alpha
         change = np.inf
-        if len(old) == len(lam) and lam[0] > 0.0:
+        if len(old) == len(lam) and lam[-1] > 0.0:
             change = float(np.max(np.abs(lam[:k] - old[:k])) / lam[min(k, len(lam) - 1)])
         if progress.step(change=change):
             status = "stopped"

@@ -264,7 +264,7 @@ def remove_rows(s: np.ndarray, removed: np.ndarray, truncation: Truncation) -> R
 
 def _decomposed(M: np.ndarray, truncation: Truncation) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """F, kept, G and the lost energy of a small matrix."""
-    if min(M.shape) >= 2 * truncation.width and not truncation.shrinkage:
+    if 3 * min(M.shape) >= 5 * truncation.width and not truncation.shrinkage:
         found = _leading(M, truncation.width)
         if found is not None:
             return found
@@ -274,18 +274,17 @@ def _decomposed(M: np.ndarray, truncation: Truncation) -> tuple[np.ndarray, np.n
 
 
 def _leading(M: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
-    """The k leading singular triplets, through eigenvectors of M M^T: a third of the time of an SVD, if k is small.
+    """The k leading singular triplets, through eigenvectors of M M^T: down to a third of the time of an SVD.
 
     The eigenvectors span the leading subspace to eps (s_1 / s_k)^2, which costs each value eps s_1^2 / s_k at the most.
     They, and their products with M, are orthogonal to the same degree, and rotations of first order make them so to
     rounding error.  None where that is more than 200 eps s_1, or where values are too close for a small rotation.
     """
     squares, F = _leading_eigenvectors(M @ M.T, k)
-    if F is None or squares[0] < 2e-5 * squares[-1]:
+    if F is None or not squares[0] > 2e-5 * squares[-1]:
         return None
     F = 1.5 * F - F @ (0.5 * (F.T @ F))
     product = F.T @ M
-    lost = M - F @ product
     gram = product @ product.T
     own = gram.diagonal().copy()
     gaps = own[:, None] - own
@@ -296,14 +295,20 @@ def _leading(M: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     turn = gram / gaps
     product += turn @ product
     S = np.sqrt((product * product).sum(axis=1))
-    return F + F @ turn.T, S, product.T / S, float(np.vdot(lost, lost))
+    F = F + F @ turn.T
+    whole = float(np.vdot(M, M))
+    lost = whole - float(S @ S)
+    if lost < 1e-6 * whole:  # cancelled
+        rest = M - F @ product
+        lost = float(np.vdot(rest, rest))
+    return F, S, product.T / S, lost
 
 
 def _leading_eigenvectors(G: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray | None]:
     """The k largest eigenvalues of a symmetric matrix, ascending, and their eigenvectors, largest first.
 
-    Tridiagonal form, all values, k vectors by inverse iteration: faster than LAPACK's drivers as long as k is at most
-    half of the order.  None for the vectors if the iteration fails.
+    Tridiagonal form, all values, k vectors by inverse iteration: faster than LAPACK's drivers as long as k is less than
+    some 60 % of the order.  None for the vectors if the iteration fails.
     """
     n = len(G)
     reflectors, diagonal, beside, tau, _ = lapack.dsytrd(G, lower=1, lwork=32 * n)

@@ -23,7 +23,6 @@ EPS = np.finfo(np.float64).eps
 M, N, B = 70, 40, 5
 
 
-
 def make(kind, A, mean):
     """The operator A - 1 mean^T in one of the ways to store it."""
     if kind == "dense":

@@ -200,15 +200,15 @@ def test_a_failure_leaves_the_stream_as_it_was(rng, monkeypatch, failure, wrap, 
     A = counts(120, 200, rng, 0.01)
     A[100] = 1.0  # a dense row among sparse ones
     stream = CenteredStream(3) if fresh else feed([A[:60]], 3, sp.csr_array)
-    before, calls, original = pickle.dumps(stream), [], _updating.svd
+    before, calls, original = pickle.dumps(stream), [], _updating.append_rows
 
-    def failing(M):
+    def failing(*args):
         calls.append(1)
         if len(calls) == at:
             raise failure
-        return original(M)
+        return original(*args)
 
-    monkeypatch.setattr(_updating, "svd", failing)
+    monkeypatch.setattr(_updating, "append_rows", failing)
     with pytest.raises(failure):
         stream.partial_fit(wrap(A[60:]))
     assert pickle.dumps(stream) == before

@@ -807,25 +807,30 @@ UPDATES = [
 @pytest.mark.parametrize("call", UPDATES)
 @pytest.mark.parametrize("failure", [np.linalg.LinAlgError, KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("at", [1, 2, 3])
-@pytest.mark.parametrize("place", ["svd", "renew"])
+@pytest.mark.parametrize("place", ["algebra", "renew"])
 def test_a_failure_inside_leaves_the_object_as_it_was(rng, monkeypatch, call, failure, at, place):
-    """The failure comes in the at-th small SVD, or when a factor is made new: after everything has been written."""
+    """The failure comes in the at-th small problem, or when a factor is made new: after everything has been written."""
     model = (
         UpdatableSVD(3, n_oversamples=0).add_rows(rng.standard_normal((40, 5))).add_rows(rng.standard_normal((1, 5)))
     )
     if place == "renew":
         model._model.left.precision = model._model.right.precision = PRECISION["float64"]._replace(drift_max=0.0)
     before, calls = state(model), []
-    owner, name = (_updating, "svd") if place == "svd" else (_factored_svd.FactoredSVD, "renew")
-    original = getattr(owner, name)
 
-    def failing(*args):
-        calls.append(1)
-        if len(calls) == at:
-            raise failure
-        return original(*args)
+    def failing(original):
+        def wrapper(*args):
+            calls.append(1)
+            if len(calls) == at:
+                raise failure
+            return original(*args)
 
-    monkeypatch.setattr(owner, name, failing)
+        return wrapper
+
+    owner, names = _updating, ("append_rows", "change_low_rank", "remove_rows", "rediagonalize")
+    if place == "renew":
+        owner, names = _factored_svd.FactoredSVD, ("renew",)
+    for name in names:
+        monkeypatch.setattr(owner, name, failing(getattr(owner, name)))
     try:
         call(model)
     except failure:

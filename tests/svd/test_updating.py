@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from lrla.svd import _updating
+from lrla.svd import _kernels, _updating
 from lrla.svd._updating import Truncation
 from tests._matrices import matrix_with_spectrum, orthonormal
 
@@ -177,6 +177,64 @@ def test_leading_residual_of_full_rank_is_the_whole_update(rng):
     new = _updating.append_rows(s, C, rest, Truncation(7, EPS))
     exact = np.linalg.svd(np.vstack([U * s @ V.T, E]), compute_uv=False)[:7]
     assert np.abs(new.s - exact).max() <= 20 * EPS * exact[0]
+
+
+def row_matrix(s, C, Rt):
+    """The small matrix of a row update."""
+    return np.block([[np.diag(s), np.zeros((len(s), Rt.shape[1]))], [C, Rt]])
+
+
+@pytest.mark.parametrize("decades", [1, 3, 6])
+@pytest.mark.parametrize("r", [1, 2, 17, 48])
+def test_secular_equation_gives_the_svd_of_an_arrow(rng, r, decades):
+    """Rows with entries over many decades, some of them zero; LAPACK's own limits are some 30 eps times the order."""
+    for _ in range(30):
+        s = np.sort(10.0 ** -(decades * rng.random(r)))[::-1].copy()
+        c = rng.standard_normal(r) * 10.0 ** -(16 * rng.random(r)) * (rng.random(r) < 0.8) * 10.0 ** rng.integers(-3, 4)
+        rho = abs(rng.standard_normal()) * 10.0 ** -rng.integers(0, 18) * (rng.random() < 0.8)
+        F, G = np.zeros((2, r + 1, r + 1))
+        S = np.empty(r + 1)
+        assert _kernels.arrow_svd(s, c, rho, F, S, G, np.empty((r + 5, r + 1)))
+        M = row_matrix(s, c[None], np.array([[rho]]))
+        scale = np.abs(M).max()
+        assert np.abs(np.sort(S)[::-1] - np.linalg.svd(M, compute_uv=False)).max() <= 30 * EPS * scale
+        assert max(np.abs(X.T @ X - np.eye(r + 1)).max() for X in (F, G)) <= 30 * EPS
+        assert np.abs(F * S @ G.T - M).max() <= 30 * EPS * scale
+
+
+@pytest.mark.parametrize("s", [[1.0, 1.0], [1.0, 1e-16], [1.0, 1.0 - 1e-16]])
+def test_secular_equation_hands_equal_values_back(s):
+    F, G = np.zeros((2, 3, 3))
+    assert not _kernels.arrow_svd(np.array(s), np.array([0.3, 0.2]), 0.1, F, np.empty(3), G, np.empty((7, 3)))
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0, 150.0])
+@pytest.mark.parametrize(("k", "count"), [(2, 30), (32, 100), (48, 32)])
+def test_leading_triplets_are_those_of_the_svd(rng, k, count, spread):
+    s = np.linspace(spread, 1.0, k) if spread > 1 else 1.0 + np.arange(k, 0, -1) * 1e-6
+    M = row_matrix(10 * s, rng.standard_normal((count, k)), np.tril(rng.standard_normal((count, count))))
+    F, S, G, lost = _updating._leading(M, k)
+    exact = np.linalg.svd(M, compute_uv=False)
+    assert np.abs(S - exact[:k]).max() <= 200 * EPS * exact[0]
+    assert max(np.abs(X.T @ X - np.eye(k)).max() for X in (F, G)) <= 30 * EPS
+    assert np.abs(F.T @ M - S[:, None] * G.T).max() <= 30 * EPS * exact[0]
+    assert lost == pytest.approx(np.sum(exact[k:] ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "M", [np.eye(60), np.diag(np.repeat([3.0, 2.0, 1.0], 20)), np.diag(np.geomspace(1, 1e-9, 60)), np.zeros((60, 60))]
+)
+def test_leading_triplets_are_left_to_the_svd_where_squares_would_cost_accuracy(M):
+    assert _updating._leading(M, 20) is None
+
+
+def test_leading_triplets_are_left_to_the_svd_where_lapack_fails(rng, monkeypatch):
+    M = rng.standard_normal((60, 60))
+    for name, result in (("dsterf", (np.zeros(60), 1)), ("dstein", (np.zeros((60, 20)), 1))):
+        with monkeypatch.context() as patch:
+            patch.setattr(_updating.lapack, name, lambda *args, result=result: result)
+            assert _updating._leading(M, 20) is None
+    assert _updating._leading(M, 20) is not None
 
 
 def test_divide_and_conquer_may_fail(rng, monkeypatch):
