@@ -382,7 +382,7 @@ class CenteredStream:
 
     @property
     def n_seen(self) -> int:
-        return self._factor.moments.n_seen
+        return self._factor.moments.n_seen if self._model is not None else 0
 
     @property
     def rank(self) -> int:

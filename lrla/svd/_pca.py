@@ -159,7 +159,8 @@ class PCA(Projection):
         left = min(X.shape) - len(s)
         self._model = BatchModel(
             components=V, singular_values=on_device(s, V), explained_variance=on_device(variance, V),
-            explained_variance_ratio=on_device(share, V), mean=_arrays.astype(mean, _arrays.real_dtype(V)), sums=mean * N, energy=energy,
+            explained_variance_ratio=on_device(share, V),
+            mean=_arrays.astype(mean, _arrays.real_dtype(V)), sums=mean * N, energy=energy,
             noise_variance=lost / (N - 1) / left if left else 0.0, reconstruction_error=float(np.sqrt(lost)),
             residuals=result.residuals, rank=result.rank, n_iter=result.n_iter, n_samples_seen=N,
         )  # fmt: skip

@@ -108,39 +108,50 @@ class CenteredModel:
 
     def __init__(self, stream: CenteredStream, ddof: int):
         self.stream, self.ddof, self.n_iter = stream, ddof, 0
+        self._shown: dict[str, tuple[int, np.ndarray]] = {}  # name -> (rows seen then, value)
 
     def add(self, X: Any) -> None:
-        """Work in a checked batch."""
+        """Work in a checked batch; interrupted, it is counted if and only if the stream has it."""
         _check(X, self.stream.n_components)
-        self.stream.partial_fit(X)
+        before = self.n_samples_seen
         self.n_iter += 1
-        for name in ("components", "singular_values", "var", "mean"):
-            vars(self).pop(name, None)
+        try:
+            self.stream.partial_fit(X)
+        except BaseException:
+            self.n_iter -= self.n_samples_seen == before
+            raise
+
+    def _show(self, name: str) -> np.ndarray:
+        seen, value = self._shown.get(name, (-1, None))
+        if seen != self.n_samples_seen:
+            value = getattr(self.stream, name)
+            self._shown = {**self._shown, name: (self.n_samples_seen, value)}
+        return value
 
     @property
     def n_samples_seen(self) -> int:
         """Rows so far."""
         return self.stream.n_seen
 
-    @cached_property
+    @property
     def components(self) -> np.ndarray:
         """(k, n)."""
-        return self.stream.components
+        return self._show("components")
 
-    @cached_property
+    @property
     def singular_values(self) -> np.ndarray:
         """(k,)."""
-        return self.stream.singular_values
+        return self._show("singular_values")
 
-    @cached_property
+    @property
     def mean(self) -> np.ndarray:
         """(n,)."""
-        return self.stream.mean.astype(self.components.dtype)
+        return self._show("mean").astype(self.components.dtype)
 
-    @cached_property
+    @property
     def var(self) -> np.ndarray:
         """(n,)."""
-        return self.stream.var
+        return self._show("var")
 
     @property
     def explained_variance(self) -> np.ndarray:

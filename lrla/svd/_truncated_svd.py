@@ -156,7 +156,8 @@ class TruncatedSVD(Projection):
         share = variance / total if total > 0.0 else np.zeros_like(variance)
         self._model = BatchModel(
             components=V, singular_values=on_device(s, V), explained_variance=on_device(variance, V),
-            explained_variance_ratio=on_device(share, V), mean=_arrays.astype(means, _arrays.real_dtype(V)) if self.center else None,
+            explained_variance_ratio=on_device(share, V),
+            mean=_arrays.astype(means, _arrays.real_dtype(V)) if self.center else None,
             noise_variance=0.0, sums=means * N, energy=energy,
             reconstruction_error=float(np.sqrt(max(energy - float(s @ s), 0.0))),
             residuals=result.residuals, rank=result.rank, n_iter=result.n_iter,
