@@ -358,7 +358,7 @@ def _factorized(K: np.ndarray, cond_max: float) -> tuple[np.ndarray, np.ndarray]
     lu, pivots, info = lapack.dgetrf(K.T)
     if info:
         return None
-    reciprocal, _ = lapack.dgecon(lu, np.abs(K).sum(axis=1).max())
+    reciprocal, _ = lapack.dgecon(lu, lapack.dlange("1", K.T))
     if reciprocal * cond_max < 1.0 and not np.linalg.cond(K) <= cond_max:
         return None
     return lu, pivots

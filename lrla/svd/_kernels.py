@@ -124,7 +124,7 @@ def _arrow_svd(
         size = max(size, abs(c[j]))
     tol = 2e-15 * size
     index[0], d[0], z[0] = r, 0.0, max(rho, tol) / size  # active poles, ascending; 0 belongs to the last column of M
-    n = 1
+    n = np.int64(1)  # of that type from the start, or Numba compiles `_secular_root` twice
     for j in range(r - 1, -1, -1):
         if s[j] <= tol or (j > 0 and s[j - 1] - s[j] <= tol):
             return False

@@ -94,7 +94,7 @@ class RawModel:
 
     @property
     def reconstruction_error(self) -> float:
-        """||X - X V V^T||_F."""
+        """Frobenius error of U diag(s) V^T."""
         return self.stream.reconstruction_error_
 
     @property
@@ -172,7 +172,7 @@ class CenteredModel:
 
     @property
     def reconstruction_error(self) -> float:
-        """||X - mean - (X - mean) V V^T||_F."""
+        """Frobenius error of U diag(s) V^T for the centred rows."""
         s = self.singular_values.astype(np.float64)
         return float(np.sqrt(max(self._energy - float(s @ s), 0.0)))
 

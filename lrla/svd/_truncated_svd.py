@@ -57,7 +57,8 @@ class TruncatedSVD(Projection):
     residuals_ : ndarray of shape (k,)
         ``||X^T u_i - s_i v_i||`` as the iteration estimates it, after `fit`; s_i is at most this far from a singular value.
     reconstruction_error_ : float
-        ``||X - X V V^T||_F``: exact, from ``||X||_F^2 - sum s_i^2``, also for a stream.
+        ``(||X||_F^2 - sum s_i^2)^(1/2)``, the Frobenius error of ``U diag(s) V^T``; after `fit` that is ``||X - X V V^T||_F``,
+        which for a stream may be smaller, as its s may be.
 
     Notes
     -----
@@ -82,7 +83,7 @@ class TruncatedSVD(Projection):
 
     mean_ = fitted("mean", "What was subtracted from every row, shape (n_features,); None without centring.")
     residuals_ = fitted("residuals", "||X^T u - s v|| of every triplet, shape (k,); after `fit` only.")
-    reconstruction_error_ = fitted("reconstruction_error", "||X - X V V^T||_F.")
+    reconstruction_error_ = fitted("reconstruction_error", "Frobenius error of U diag(s) V^T.")
     n_iter_ = fitted("n_iter", "Block products of `fit`, or batches of `partial_fit`.")
 
     def __init__(
