@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 
-from lrla.svd._updatable_svd import UpdatableSVD
+from lrla import UpdatableSVD
 
 K, ENTRIES = 32, 20
 

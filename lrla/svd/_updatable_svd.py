@@ -32,14 +32,14 @@ class UpdatableSVD:
     n_components : int
         The rank k that is shown.
     n_oversamples : int or "auto", default="auto"
-        Further components that are carried along, p.  They make the shown ones more accurate; "auto" is max(10, k //
-        2), 0 reproduces the published method.
+        Further components that are carried along, p.  They make the shown ones more accurate; "auto" is
+        max(10, k // 2), 0 reproduces the published method.
     left : bool, default=True
         Keep U.  Without it memory does not grow with the rows, and only rows can be added.
     buffer_size : int or "auto", default="auto"
         Rows (or columns) that are collected before they are worked in together, which is several times cheaper a row
-        and a little more accurate.  Whatever is read from the object has seen all of the data.  "auto" is max(32, (k
-        + p) // 2).
+        and a little more accurate.  Whatever is read from the object has seen all of the data.  "auto" is
+        max(32, (k + p) // 2).
     forget : float, default=1.0
         In (0, 1]: what was seen before is multiplied by this at each call of `add_rows` or `add_columns`.
     shrinkage : float, default=0.0
@@ -60,7 +60,8 @@ class UpdatableSVD:
     rank_ : int
     shape : tuple of int
     reconstruction_error_ : float
-        ||A - U diag(s) V^T||_F (of the weighted A if forget < 1): the value or a bound, see `error_is_exact_`.
+        ||A - U diag(s) V^T||_F (of the weighted A if forget < 1): the value or a bound, see `error_is_exact_`.  What is
+        below 1e-7 of a new row (float32: 3e-3) is taken for rounding and not seen.
     error_is_exact_ : bool
         True for streams of rows only or of columns only: there the losses of all steps are orthogonal to one another.
         Else the error is bounded by their sum.
