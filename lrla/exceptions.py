@@ -6,7 +6,3 @@ class RankDeficientWarning(UserWarning):
 
     The result is complete all the same: trailing singular values are exactly zero, and the factors stay orthonormal.
     """
-
-
-class IterationStopped(RuntimeError):
-    """A `callback` asked the iteration to stop before there was anything to return."""

@@ -9,7 +9,7 @@ import numpy as np
 from lrla import _arrays, _validation
 from lrla._random import Stream, seed_sequence
 from lrla.linalg._operator import as_operator
-from lrla.svd._rayleigh_ritz import finish
+from lrla.svd._rayleigh_ritz import finish, largest_signs
 from lrla.svd._scaling import without_exponent
 from lrla.svd._subspace import subspace_iteration
 from lrla.svd._truncated import warn_rank
@@ -104,13 +104,6 @@ def randomized_svd(
     )
     warn_rank(rank, k)
     if flip_sign and not flipped:
-        sign = _largest_signs(U.T)
+        sign = largest_signs(U.T)
         U, Vt = U * sign[None, :], Vt * sign[:, None]
     return U, _arrays.from_host((s * 2.0**exponent).astype(op.dtype), Vt), Vt
-
-
-def _largest_signs(rows: Any) -> Any:
-    xp = _arrays.namespace(rows)
-    at = xp.argmax(xp.abs(rows), axis=1)
-    largest = rows[xp.arange(rows.shape[0], device=_arrays.device(rows)), at]
-    return xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))

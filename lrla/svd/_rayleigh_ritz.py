@@ -67,8 +67,13 @@ def finish(
     U = complete_rows(U[:rank, :], k, fresh_left)
     V = complete_rows(V[:rank, :], k, fresh_right)
     s = np.concatenate((s[:rank], np.zeros(k - rank)))
-    xp = _arrays.namespace(V)
-    at = xp.argmax(xp.abs(V), axis=1)
-    largest = V[xp.arange(k, device=_arrays.device(V)), at] if k else V[:, 0]
-    sign = xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))[:, None]
+    sign = largest_signs(V)[:, None]
     return (U * sign).T, s, V * sign, rank
+
+
+def largest_signs(rows: Any) -> Any:
+    """The sign (1 or -1) of the entry of largest magnitude of every row."""
+    xp = _arrays.namespace(rows)
+    at = xp.argmax(xp.abs(rows), axis=1)
+    largest = rows[xp.arange(rows.shape[0], device=_arrays.device(rows)), at]
+    return xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
