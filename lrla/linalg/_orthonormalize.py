@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrla import _arrays
+from lrla.linalg._blas_threads import mix, overlap
 
 MAX_PASSES = 6
 
@@ -59,7 +60,7 @@ def orthonormalize(
         finished = lam[0] > 0.5 * lam[-1] and (i > 0 or project is None)
         held = np.sqrt(np.maximum(lam, 10.0 * b * eps * lam[-1]))
         R = R @ (E * held)
-        Q = _arrays.from_host(np.ascontiguousarray((E / held).T).astype(_arrays.real_dtype(W)), Q) @ Q
+        Q = mix(_arrays.from_host(np.ascontiguousarray((E / held).T).astype(_arrays.real_dtype(W)), Q), Q)
         if finished:
             break
         if project is not None:
@@ -69,7 +70,7 @@ def orthonormalize(
 
 def gram(W: Any) -> np.ndarray:
     """``W W^T`` in float64 on the host: one transfer of b x b numbers."""
-    G = _arrays.to_host(W @ W.T).astype(np.float64)
+    G = _arrays.to_host(overlap(W, W)).astype(np.float64)
     return (G + G.T) / 2.0
 
 

@@ -185,6 +185,11 @@ class SparseOperator:
         return np.empty(shape, self.dtype)
 
     @property
+    def n_entries(self) -> int:
+        """Stored entries of A."""
+        return self._storage.given.data.size
+
+    @property
     def squared_norm(self) -> float:
         return self._storage.squared_norm
 

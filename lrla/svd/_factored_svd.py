@@ -16,7 +16,7 @@ import numpy as np
 from lrla.svd import _updating
 from lrla.svd._implicit_factor import CHUNK, Change, ImplicitFactor
 from lrla.svd._row_blocks import DenseRows, Rows
-from lrla.svd._small_blas import small_blas
+from lrla.linalg._blas_threads import small_blas
 from lrla.svd._updating import Residual, Truncation
 
 Side = Literal["left", "right"]

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from lrla.svd._row_blocks import Rows
-from lrla.svd._small_blas import small_blas
+from lrla.linalg._blas_threads import small_blas
 
 
 class Precision(NamedTuple):

@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 
 from lrla import _arrays
+from lrla.linalg._blas_threads import mix, overlap
 from lrla.linalg._orthonormalize import gram, orthonormalize
+from lrla.svd._filter import Filter, choose
+
+# Steps from random vectors after which the spectrum is judged.
+SURVEY_STEPS = 4
 
 Fresh = Callable[[int], Any]  # j -> j new random rows (j, n)
 
@@ -51,14 +56,14 @@ class Schedule:
         """Tell whether to look at this step."""
         return step >= self.next
 
-    def checked(self, step: int, residuals: np.ndarray, limits: np.ndarray) -> None:
-        """Note the worst residual as a multiple of its limit, and aim at 0.7 of the steps that it seems to need."""
+    def checked(self, step: int, residuals: np.ndarray, limits: np.ndarray, longest: float) -> None:
+        """Note the worst residual as a multiple of its limit, and aim at 0.7 of the steps that it seems to need, `longest` at most."""
         ratio = float(np.max(np.divide(residuals, limits, out=np.zeros_like(residuals), where=limits > 0.0)))
         wait = 1.0
         if 1.0 < ratio < self.ratio < np.inf:
             rate = np.log(self.ratio / ratio) / (step - self.at)
             wait = 0.7 * np.log(ratio) / rate
-        self.ratio, self.at, self.next = ratio, step, step + int(np.clip(wait, 1.0, 8.0))
+        self.ratio, self.at, self.next = ratio, step, step + int(np.clip(wait, 1.0, longest))
 
 
 class RowBasis:
@@ -83,8 +88,8 @@ class RowBasis:
     def project(self, W: Any) -> tuple[Any, Any]:
         """The part of W orthogonal to the basis, and its coefficients W P^T."""
         P = self.P[: self.size, :]
-        c = W @ P.T
-        return W - c @ P, c
+        c = overlap(W, P)
+        return W - mix(c, P), c
 
     def rest(self, W: Any, scale: float) -> tuple[np.ndarray, Any, np.ndarray]:
         """Write ``W = c P + R X`` with new orthonormal rows X, and return c (on the host), X and R.
@@ -99,7 +104,7 @@ class RowBasis:
     def combine(self, Y: np.ndarray) -> Any:
         """The vectors with coefficients Y (size, j), as rows (j, length)."""
         coefficients = np.ascontiguousarray(Y.T).astype(self.dtype)
-        return _arrays.from_host(coefficients, self.P) @ self.P[: self.size, :]
+        return mix(_arrays.from_host(coefficients, self.P), self.P[: self.size, :])
 
     def restart(self, Y: np.ndarray) -> None:
         """Replace the basis by the vectors with coefficients Y."""
@@ -108,41 +113,101 @@ class RowBasis:
 
 
 class GramSpace:
-    """Krylov space of A^T A on one side: basis P (rows), H = P A^T A P^T = Y diag(theta) Y^T."""
+    """Krylov space of f(A^T A) on one side: basis P (rows), H = P f(A^T A) P^T = Y diag(f(theta)) Y^T.
 
-    def __init__(self, op: Any, k: int, block: int, start: Any):
-        self.op, self.k, self.block = op, k, block
-        self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block), op.shape[1])
+    f is the identity to begin with.  `tune` may find that a Chebyshev filter pays, and begins again with it.
+
+    Rounding: a product is wrong by ``eps theta_1``, and a filtered one by ``eps size`` where `size` is its norm.  A Ritz
+    vector inherits that from the basis vectors that it is made of.  The large ones are the oldest, of which the smaller
+    Ritz vectors have little: the sum is far below ``eps f(theta_1)`` for them.
+    """
+
+    def __init__(self, op: Any, k: int, block: int, start: Any, orthogonalization: float = 0.0):
+        self.op, self.k, self.block, self.orthogonalization = op, k, block, orthogonalization
+        self.filter, self.survey = Filter(), SURVEY_STEPS if orthogonalization else 0
+        self.capacity = min(max((4 if self.survey else 3) * k + 2 * block, start.shape[0] + block), op.shape[1])
         self.right = RowBasis(op, self.capacity + block + _probe_width(block), op.shape[1], start)
         self.H = np.zeros((self.right.P.shape[0],) * 2)
+        self.least = k  # vectors before it is worth looking for k triplets
+        self.size, self.first = np.zeros(len(self.H)), start.shape[0]
+
+    @property
+    def degree(self) -> int:
+        """Products with A^T A that one step takes."""
+        return self.filter.degree
 
     def multiply(self) -> Any:
         """Multiply the newest block; returns the next one, what the product has outside the basis."""
         right, new = self.right, slice(self.right.last, self.right.size)
-        c, X, self.R = right.rest(self.op.gram(right.block), float(np.abs(self.H).max()))
+        W, c = right.project(self.filter.apply(self.op, right.block))
+        c = _arrays.to_host(c).astype(np.float64)
+        norms = np.linalg.norm(c, axis=1)
+        # f(A^T A) of a direction without energy is 1 or -1: what is small beside f(theta_1) is no noise
+        scale = float(np.abs(self.H).max()) if self.degree == 1 else 0.0
+        X, self.R = orthonormalize(W, scale=scale, project=lambda X, size: right.project(X)[0])
         self.H[new, : right.size], self.H[: right.size, new] = c, c.T
+        self.size[new] = np.hypot(norms, np.linalg.norm(self.R, axis=1))
         return X
 
     def decompose(self, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """Ritz values; returns ||A^T A v - theta v|| of the first k, and what they are to fall below."""
         right = self.right
         H = self.H[: right.size, : right.size]
-        theta, Y = np.linalg.eigh((H + H.T) / 2.0)
-        self.theta, self.Y = theta[::-1], Y[:, ::-1]
-        residuals = np.linalg.norm(self.R.T @ self.Y[right.last : right.size, : self.k], axis=0)
-        noise = 10.0 * _arrays.eps(self.op.dtype) * self.theta[0]
-        wanted = self.theta[self.k - 1] if right.size >= self.k else 0.0
-        self.blind = tol * wanted < noise  # what is missing or small may be there, below what squaring leaves of it
-        self.s = np.sqrt(np.maximum(self.theta[: self.k], 0.0))
+        values, Y = np.linalg.eigh((H + H.T) / 2.0)
+        self.values, self.Y = values[::-1], Y[:, ::-1]
+        first = self.Y[:, : self.k]
+        self.theta, factor = self.filter.invert(self.values[: self.k])
+        residuals = factor * np.linalg.norm(self.R.T @ first[right.last : right.size], axis=0)
+        noise = self._noise(first, factor)
+        # what is missing or small may be there, below what squaring leaves of it; or the cut of the filter is too high
+        seen = np.isfinite(factor)
+        cut_too_high = not seen.all() and right.size + self.block > self.capacity
+        drowned = np.any((noise > np.maximum(tol * self.theta, residuals))[seen])
+        self.blind = right.size < self.k or cut_too_high or bool(drowned)
+        self.s = np.sqrt(np.maximum(self.theta, 0.0))
         self.residuals = np.divide(residuals, self.s, out=np.zeros_like(residuals), where=self.s > 0.0)
-        return residuals, np.maximum(tol * self.theta[: self.k], noise)
+        return residuals, np.maximum(tol * self.theta, np.where(seen, noise, 0.0))
+
+    def _noise(self, first: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """How far from true the residuals of these Ritz vectors can be by rounding (measured: less than half of it)."""
+        eps = _arrays.eps(self.op.dtype)
+        noise = np.full(first.shape[1], 10.0 * eps * self.theta[0])
+        if self.degree > 1:
+            noise += 4.0 * eps * factor * np.linalg.norm(self.size[: len(first), None] * first, axis=0)
+        return noise
+
+    def tune(self, X: Any, tol: float) -> Any:
+        """After the first steps from random vectors, see whether a filter pays; returns the block to be multiplied next.
+
+        With a filter the space begins again, from f(A^T A) applied to its first block, which lies in the basis.
+        """
+        self.survey -= 1
+        if self.survey != 0:
+            return X
+        self.decompose(tol)
+        block, n = self.first, self.op.shape[1]
+        first = self.Y[:block, :]
+        weights = np.sum(first**2, axis=0) * (n / block)
+        theta = np.maximum(self.values, 0.0)
+        worst = 30.0 * tol / _arrays.eps(self.op.dtype)
+        self.filter = choose(theta, weights, self.k, self.orthogonalization, worst)
+        if self.filter.degree == 1:
+            return X
+        self.least = 3 * self.k // 2
+        X, _ = orthonormalize(self.right.combine(self.Y @ (self.filter.values(theta)[:, None] * first.T)))
+        self.right.size = self.right.last = 0
+        self.H[:] = 0.0
+        return X
 
     def restart(self) -> None:
         """Keep the k + block best Ritz vectors; the coupling to the next block enters H with its product."""
+        self.survey = 0
         kept = min(self.k + self.block, self.right.size)
         self.right.restart(self.Y[:, :kept])
         self.H[:] = 0.0
-        self.H[:kept, :kept] = np.diag(self.theta[:kept])
+        self.H[:kept, :kept] = np.diag(self.values[:kept])
+        inherited = np.linalg.norm(self.size[: len(self.Y), None] * self.Y[:, :kept], axis=0)
+        self.size[:kept] = inherited + self.values[0] / np.sqrt(self.op.shape[1])
 
     def vectors(self) -> Any:
         """The k best right Ritz vectors, as rows."""
@@ -152,10 +217,10 @@ class GramSpace:
 class BidiagonalSpace:
     """Krylov spaces of both sides (block Golub-Kahan): T = left A right^T = F diag(s) G^T; no squaring, s_k/s_1 ~ eps."""
 
-    blind = False
+    blind, degree = False, 1
 
     def __init__(self, op: Any, k: int, block: int, start: Any):
-        self.op, self.k, self.block = op, k, block
+        self.op, self.k, self.block, self.least = op, k, block, k
         self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block), *op.shape)
         rows = self.capacity + block + _probe_width(block)
         self.right = RowBasis(op, rows, op.shape[1], start)
@@ -190,6 +255,10 @@ class BidiagonalSpace:
         self.T[:] = 0.0
         self.T[:kept, :kept] = np.diag(self.all[:kept])
 
+    def tune(self, X: Any, tol: float) -> Any:
+        """Nothing to be tuned: returns X."""
+        return X
+
     def vectors(self) -> Any:
         """The k best right Ritz vectors, as rows."""
         return self.right.combine(self.Gt[: self.k].T)
@@ -217,14 +286,14 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
     k, right, schedule = space.k, space.right, Schedule()
     n_products, n_converged, status = 0, 0, ""
     while not status:
-        n_products += right.size - right.last
+        n_products += space.degree * (right.size - right.last)
         X = space.multiply()
         full = right.size + X.shape[0] > space.capacity
         last = progress.iteration + 1 >= max_iter
-        if full or last or X.shape[0] == 0 or (right.size >= k and schedule.due(progress.iteration)):
+        if full or last or X.shape[0] == 0 or (right.size >= space.least and schedule.due(progress.iteration)):
             residuals, limits = space.decompose(tol)
             n_converged = int(np.sum(residuals <= limits))
-            schedule.checked(progress.iteration, residuals, limits)
+            schedule.checked(progress.iteration, residuals, limits, 8.0 / space.degree)
             complete = X.shape[0] == 0 or n_converged == k
             if space.blind and (complete or right.size >= 2 * k):
                 status = "precision"
@@ -240,7 +309,7 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
         if not status:
             if full:
                 space.restart()
-            right.append(X)
+            right.append(space.tune(X, tol))
     return Ritz(space.vectors(), space.s, space.residuals, n_products, n_converged, status)
 
 

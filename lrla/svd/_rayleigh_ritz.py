@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrla import _arrays
+from lrla.linalg._blas_threads import mix
 from lrla.linalg._orthonormalize import complete_rows, orthonormalize
 
 Rows = tuple[Any, np.ndarray, Any]  # left vectors as rows (k, m), singular values (k,), right vectors as rows (k, n)
@@ -42,7 +43,7 @@ def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
 
 def rotate(F: np.ndarray, Q: Any) -> Any:
     """``F^T Q`` for a small host matrix F and rows Q."""
-    return _arrays.from_host(np.ascontiguousarray(F.T).astype(_arrays.real_dtype(Q)), Q) @ Q
+    return mix(_arrays.from_host(np.ascontiguousarray(F.T).astype(_arrays.real_dtype(Q)), Q), Q)
 
 
 def finish(

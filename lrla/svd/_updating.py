@@ -33,7 +33,7 @@ import scipy.linalg
 from scipy.linalg import lapack
 
 from lrla.svd import _kernels
-from lrla.svd._small_blas import small_blas
+from lrla.linalg._blas_threads import small_blas
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""One BLAS thread where more do harm, and the two halves of a long product in two threads of our own.
+
+BLAS threads wait for each other in busy loops.  Up to some hundred rows a second one saves nothing, and where other work
+keeps the cores busy it costs ten times the time; beside lrla's parallel kernels it slows these by half.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from lrla._jit import parallel_allowed
+
+# Multiplications above which two halves in two threads take less time than one product (about half a millisecond).
+LARGE = 2**24
+
+
+class _OneThread:
+    """Context in which BLAS runs on one thread; it may be entered again, and from several threads at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._libraries: list[Any] | None = None
+        self._before: list[int] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody is inside."""
+        return self._inside > 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._libraries is None:
+                self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+            if self._inside == 0:
+                self._before = [library.get_num_threads() for library in self._libraries]
+                self._set([1] * len(self._libraries))
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._set(self._before)
+
+    def _set(self, counts: list[int]) -> None:
+        for library, count, before in zip(self._libraries or (), counts, self._before, strict=True):
+            if before != 1:
+                library.set_num_threads(count)
+
+
+one_blas_thread = _OneThread()
+
+
+def small_blas(order: int) -> AbstractContextManager[None]:
+    """Context for work on matrices of that order: BLAS uses threads from about 50 on."""
+    return one_blas_thread if order > 48 else nullcontext()
+
+
+def mix(C: Any, P: Any) -> Any:
+    """``C P``, (i, n), for a small matrix C (i, j) and long rows P (j, n).
+
+    Inside `one_blas_thread`, a large product is done in two halves of n, which depend on the shapes only.
+    """
+    if not _in_halves(C, P):
+        return C @ P
+    result = np.empty((len(C), P.shape[1]), np.result_type(C, P))
+
+    def multiply(half: int, part: slice) -> None:
+        np.matmul(C, P[:, part], out=result[:, part])
+
+    _both(multiply, P.shape[1])
+    return result
+
+
+def overlap(W: Any, P: Any) -> Any:
+    """``W P^T``, (i, j), for long rows W (i, n) and P (j, n); in halves as in `mix`."""
+    if not _in_halves(W, P):
+        return W @ P.T
+    results = np.empty((2, len(W), len(P)), np.result_type(W, P))
+
+    def multiply(half: int, part: slice) -> None:
+        np.matmul(W[:, part], P[:, part].T, out=results[half])
+
+    _both(multiply, P.shape[1])
+    return results[0] + results[1]
+
+
+def _in_halves(left: Any, P: Any) -> bool:
+    return isinstance(P, np.ndarray) and len(left) * P.size >= LARGE and one_blas_thread.active
+
+
+def _both(task: Callable[[int, slice], None], n: int) -> None:
+    """Do the task for both halves of range(n), the second one in another thread where threads are welcome."""
+    first, second = slice(0, n // 2), slice(n // 2, n)
+    if not parallel_allowed():
+        task(0, first)
+        task(1, second)
+        return
+    other = _helper().submit(task, 1, second)
+    try:
+        task(0, first)
+    finally:
+        other.result()
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _helper() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(1, "lrla")
+    return _pool
+
+
+def _forget_helper() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_helper)
