@@ -199,6 +199,12 @@ class GramSpace:
         self.H[:] = 0.0
         return X
 
+    def look(self, Z: Any) -> tuple[float, Any]:
+        """The largest singular value of A on the span of orthonormal rows Z, and A^T A Z."""
+        Y = self.op.gram(Z)
+        H = _arrays.to_host(Z @ Y.T).astype(np.float64)
+        return float(np.sqrt(max(np.linalg.eigvalsh((H + H.T) / 2.0)[-1], 0.0))), Y
+
     def restart(self) -> None:
         """Keep the k + block best Ritz vectors; the coupling to the next block enters H with its product."""
         self.survey = 0
@@ -246,6 +252,11 @@ class BidiagonalSpace:
         self.residuals = np.pad(residuals, (0, max(0, len(self.s) - len(residuals))))[: len(self.s)]
         self.all = s
         return self.residuals, np.maximum(tol * self.s, 10.0 * _arrays.eps(self.op.dtype) * self.s[0])
+
+    def look(self, Z: Any) -> tuple[float, Any]:
+        """The largest singular value of A on the span of orthonormal rows Z, and A^T A Z."""
+        Y = self.op.forward(Z)
+        return float(np.sqrt(max(np.linalg.eigvalsh(gram(Y))[-1], 0.0))), self.op.adjoint(Y)
 
     def restart(self) -> None:
         """Keep the k + block best triplets; the coupling to the next block enters T with its product."""
@@ -344,9 +355,8 @@ def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int
         Z, _ = orthonormalize(Z, scale=scale, project=project)
         if Z.shape[0] == 0:
             return None, used
-        Y = op.forward(Z)
-        seen = float(np.sqrt(max(np.linalg.eigvalsh(gram(Y))[-1], 0.0)))
-        Z, scale = project(op.adjoint(Y)), 0.0
+        seen, Z = space.look(Z)
+        Z, scale = project(Z), 0.0
         used += count
     bar = s[space.k - 1] * (1.0 + tol) if basis.size >= space.k else 0.0
     if seen <= max(bar, 10.0 * np.sqrt(op.shape[1]) * eps * top):
