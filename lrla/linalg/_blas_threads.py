@@ -6,10 +6,7 @@ keeps the cores busy it costs ten times the time; beside lrla's parallel kernels
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from lrla._jit import parallel_allowed
+from lrla._threads import share
 
 # Multiplications above which two halves in two threads take less time than one product (about half a millisecond).
 LARGE = 2**24
@@ -77,10 +74,12 @@ def mix(C: Any, P: Any) -> Any:
         return C @ P
     result = np.empty((len(C), P.shape[1]), np.result_type(C, P))
 
-    def multiply(half: int, part: slice) -> None:
-        np.matmul(C, P[:, part], out=result[:, part])
+    def multiply(first: int, last: int) -> None:
+        for half in range(first, last):
+            part = _half(P, half)
+            np.matmul(C, P[:, part], out=result[:, part])
 
-    _both(multiply, P.shape[1])
+    share(multiply, 2)
     return result
 
 
@@ -90,45 +89,19 @@ def overlap(W: Any, P: Any) -> Any:
         return W @ P.T
     results = np.empty((2, len(W), len(P)), np.result_type(W, P))
 
-    def multiply(half: int, part: slice) -> None:
-        np.matmul(W[:, part], P[:, part].T, out=results[half])
+    def multiply(first: int, last: int) -> None:
+        for half in range(first, last):
+            part = _half(P, half)
+            np.matmul(W[:, part], P[:, part].T, out=results[half])
 
-    _both(multiply, P.shape[1])
+    share(multiply, 2)
     return results[0] + results[1]
+
+
+def _half(P: Any, half: int) -> slice:
+    middle = P.shape[1] // 2
+    return slice(middle, None) if half else slice(0, middle)
 
 
 def _in_halves(left: Any, P: Any) -> bool:
     return isinstance(P, np.ndarray) and len(left) * P.size >= LARGE and one_blas_thread.active
-
-
-def _both(task: Callable[[int, slice], None], n: int) -> None:
-    """Do the task for both halves of range(n), the second one in another thread where threads are welcome."""
-    first, second = slice(0, n // 2), slice(n // 2, n)
-    if not parallel_allowed():
-        task(0, first)
-        task(1, second)
-        return
-    other = _helper().submit(task, 1, second)
-    try:
-        task(0, first)
-    finally:
-        other.result()
-
-
-_pool: ThreadPoolExecutor | None = None
-
-
-def _helper() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(1, "lrla")
-    return _pool
-
-
-def _forget_helper() -> None:
-    global _pool
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_helper)

@@ -21,8 +21,8 @@ from lrla._jit import kernel
 
 # The widths of a panel.  A vector costs half as much in the widest panel as in the narrowest one: a row's entries are
 # read once, its loop is entered (and its end mispredicted) once, and neighbouring cache lines come together.  Wider
-# ones would not fit the vector registers.  Every width adds some 0.6 s to the first compilation; without 16, products
-# with 9 to 16 vectors take 1.4 times as long, in places longer than SciPy's.
+# ones would not fit the vector registers.  Without 16, products with 9 to 16 vectors take 1.4 times as long, in places
+# longer than SciPy's.
 WIDTHS = (8, 16, 32)
 
 
@@ -124,7 +124,7 @@ def _lower_axpy(context, builder, sig, args):
 
 @numba.njit(nogil=True)
 def _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, zero):
-    """What `multiply_panel` does, for the rows of one block."""
+    """What `_multiply` does, for the rows of one block."""
     shift = panel.shape[0] - 1 if gather else total.shape[0] - 1  # the row that belongs to u
     for i in range(first, last):
         if gather:
@@ -145,8 +145,8 @@ def _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatte
             lanes_store(total, i, y)
 
 
-@kernel()
-def multiply_panel(indptr, indices, data, u, bounds, panel, totals, gather, scatter):
+@numba.njit(nogil=True)
+def _multiply(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter, zero):
     """Products of [A, u] (A in CSR, (m, n)) with the columns of a panel.
 
     gather only: totals[0] = [A, u] panel.  scatter only: the sum of `totals` is [A, u]^T panel.
@@ -156,21 +156,38 @@ def multiply_panel(indptr, indices, data, u, bounds, panel, totals, gather, scat
     ----------
     indptr, indices, data : CSR arrays of A
     u : (m,) float64, a dense last column of the matrix; empty: there is none, and the last rows below are not used
-    bounds : (blocks + 1,) first row of every block of rows, and m
-    panel : (n + 1, width), or (m, width) without `gather`; the width is one of WIDTHS
-    totals : (blocks, n + 1, width), or (1, m, width) without `scatter`; overwritten
+    bounds : first row of every block of rows, and m
+    blocks : (first, last), the blocks to be done: first <= block < last
+    panel : (n + 1, width), or (m, width) without `gather`; the width is that of the lanes
+    totals : (len(bounds) - 1, n + 1, width), or (1, m, width) without `scatter`; overwritten
     gather, scatter : bool
     """
-    for block in numba.prange(bounds.size - 1):
+    for block in range(blocks[0], blocks[1]):
         first, last = bounds[block], bounds[block + 1]
-        total = totals[np.intp(block) * scatter]
+        total = totals[block * scatter]
         if scatter:
             for j in range(total.shape[0]):
-                for lane in range(total.shape[1]):
-                    total[j, lane] = 0
-        if total.shape[1] == 8:
-            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, 8))
-        elif total.shape[1] == 16:
-            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, 16))
-        else:
-            _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, lanes_zero(data, 32))
+                lanes_store(total, j, zero)
+        _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, zero)
+
+
+# A function for each width: what is not used is not compiled.
+
+
+@kernel()
+def _multiply_8(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter):
+    _multiply(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter, lanes_zero(data, 8))
+
+
+@kernel()
+def _multiply_16(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter):
+    _multiply(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter, lanes_zero(data, 16))
+
+
+@kernel()
+def _multiply_32(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter):
+    _multiply(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter, lanes_zero(data, 32))
+
+
+# `_multiply` for panels of a width, without its last argument
+multiply_panel = {8: _multiply_8, 16: _multiply_16, 32: _multiply_32}

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from lrla._jit import frozen
+from lrla._threads import share
 from lrla.linalg._kernels import WIDTHS, multiply_panel
 
 # Bytes that the accumulators of one panel may take; there are fewer blocks of rows where they would take more.
@@ -252,7 +253,11 @@ class SparseOperator:
         panel[:, b:] = 0
         if gather and u.size:
             panel[n, :b] = -np.einsum("ij,j->i", source, v)
-        multiply_panel(*csr[:3], u, bounds, panel, totals, gather, scatter)
+
+        def work(first: int, last: int) -> None:
+            multiply_panel[width](*csr[:3], u, bounds, (first, last), panel, totals, gather, scatter)
+
+        share(work, len(bounds) - 1)
         _transpose_sum_into(totals, result)
         if scatter and u.size:
             s = totals[:, n, :b].sum(axis=0, dtype=np.float64)  # u^T Y

@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from lrla.linalg._blas_threads import small_blas
 from lrla.svd import _updating
 from lrla.svd._implicit_factor import CHUNK, Change, ImplicitFactor
 from lrla.svd._row_blocks import DenseRows, Rows
-from lrla.linalg._blas_threads import small_blas
 from lrla.svd._updating import Residual, Truncation
 
 Side = Literal["left", "right"]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from lrla.svd._row_blocks import Rows
 from lrla.linalg._blas_threads import small_blas
+from lrla.svd._row_blocks import Rows
 
 
 class Precision(NamedTuple):

@@ -3,7 +3,8 @@
 Block Krylov spaces need far fewer products than subspace iteration at the same accuracy (Musco & Musco, NIPS 2015; Tropp &
 Webber, arXiv 2306.12418), and a block much narrower than k loses nearly nothing in products (Chen, Epperly, Meyer, Musco &
 Rao, arXiv 2508.06486).  Where products are cheap the orthogonalisation is the cost, so `GramSpace` keeps the shorter side
-only.  Squaring costs precision: it resolves a triplet to relative residual `tol` only while
+only.  A Chebyshev filter of A^T A saves more of it
+(`_filter`).  Squaring costs precision: it resolves a triplet to relative residual `tol` only while
 ``tol theta_k > 10 eps theta_1``.  This is checked, and the caller is told ("precision"); `BidiagonalSpace` has no such limit.
 
 Symbols: X is the next block, R the coefficients of a product in it, c those in the basis.
@@ -57,7 +58,7 @@ class Schedule:
         return step >= self.next
 
     def checked(self, step: int, residuals: np.ndarray, limits: np.ndarray, longest: float) -> None:
-        """Note the worst residual as a multiple of its limit, and aim at 0.7 of the steps that it seems to need, `longest` at most."""
+        """Note the worst residual as a multiple of its limit; aim at 0.7 of the steps it seems to need, at most `longest`."""
         ratio = float(np.max(np.divide(residuals, limits, out=np.zeros_like(residuals), where=limits > 0.0)))
         wait = 1.0
         if 1.0 < ratio < self.ratio < np.inf:

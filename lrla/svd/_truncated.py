@@ -63,7 +63,7 @@ def truncated_svd(
     block_size : "auto" or int
         Vectors that are multiplied at a time by the Krylov methods.
     max_iter : int, default 300
-        Largest number of block products.
+        Largest number of steps: block products, or with a sparse A filtered ones of up to 6 block products.
     v0 : array-like of shape (j, n), optional
         Rows to start from, for instance the Vt of a similar matrix.  Needs m >= n, where the basis lives on this side.
     dtype : {None, float32, float64}
@@ -102,7 +102,7 @@ def truncated_svd(
     Notes
     -----
     Krylov methods take about ``(1.5 to 4) k / b + 5`` products with blocks of b vectors, ``4 nnz b`` flops each, and hold up
-    to ``3.5 k`` vectors of the shorter side.  For a handful of triplets of a small dense matrix `numpy.linalg.svd` is as good.
+    to ``3.5 k`` vectors of the shorter side (``4.5 k`` in single precision for sparse A).  For a handful of triplets of a small dense matrix `numpy.linalg.svd` is as good.
 
     References
     ----------
@@ -272,7 +272,11 @@ def _krylov_to_tolerance(
         start, _ = orthonormalize(stream(block, side) if V is None else _arrays.astype(V, precision))
         options = {"orthogonalization": cost} if space is _krylov.GramSpace and V is None else {}
         ritz = _krylov.block_krylov(
-            space(side, k, block, start, **options), tol=tol, max_iter=max_iter, fresh=partial(stream, op=side), progress=progress
+            space(side, k, block, start, **options),
+            tol=tol,
+            max_iter=max_iter,
+            fresh=partial(stream, op=side),
+            progress=progress,
         )
         n_products += ritz.n_products
         if ritz.status != "precision":

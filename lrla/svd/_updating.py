@@ -32,8 +32,8 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from lrla.svd import _kernels
 from lrla.linalg._blas_threads import small_blas
+from lrla.svd import _kernels
 
 
 @dataclass(frozen=True)

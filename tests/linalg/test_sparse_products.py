@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from lrla import _threads
 from lrla.linalg import _sparse
 from lrla.linalg._kernels import WIDTHS, multiply_panel
 from lrla.linalg._sparse import SparseOperator
@@ -245,22 +246,15 @@ def all_products(A, mean):
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads to compare with one")
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there are no twins without compilation")
-def test_same_bits_for_any_number_of_threads_and_both_twins(dtype, centred, monkeypatch):
+def test_same_bits_for_any_number_of_threads(dtype, centred, monkeypatch):
     A = random_matrix(2000, 30, 0.5, dtype)
     mean = np.linspace(-1, 2, 30) if centred else None
     assert _sparse._block_count(SparseOperator(A)._storage.given, WIDTHS[-1]) == 16
-    before = numba.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2):
-            numba.set_num_threads(threads)
-            for twin in (multiply_panel.serial, multiply_panel.parallel):
-                monkeypatch.setattr(_sparse, "multiply_panel", twin)
-                results.append(all_products(A, mean))
-    finally:
-        numba.set_num_threads(before)
+    results = []
+    for threads in (1, 2, 3, 16):
+        monkeypatch.setattr(_threads, "available_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(_threads, "_pool", None)
+        results.append(all_products(A, mean))
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
@@ -314,5 +308,5 @@ def test_few_variants_are_compiled():
                     op.gram(np.ones((40, 20), dtype))
                     op.forward(np.asfortranarray(np.ones((2, 20), dtype)))
                     op.T.gram(np.ones((2, 50), dtype))
-    for twin in (multiply_panel.serial, multiply_panel.parallel):
-        assert len(twin.signatures) <= 4
+    for compiled in multiply_panel.values():
+        assert len(compiled.signatures) <= 4

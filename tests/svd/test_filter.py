@@ -1,0 +1,83 @@
+"""The Chebyshev filter of the sparse Krylov solver: the polynomial, its inverse, its choice, and honest residuals."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from lrla import truncated_svd
+from lrla.linalg._sparse import SparseOperator
+from lrla.svd import _filter, _krylov
+from lrla.svd._filter import Filter, choose
+
+
+def flat(m=1500, n=900, density=0.02, seed=0):
+    """Uniform entries: a singular value from the mean, and then hundreds close to each other."""
+    return scipy.sparse.random_array((m, n), density=density, format="csr", rng=seed)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 6])
+def test_apply_is_the_polynomial_of_the_gram_matrix(rng, degree):
+    A = flat(60, 40, 0.3)
+    theta, V = np.linalg.eigh((A.T @ A).toarray())
+    poly = Filter(degree, 0.3 * theta[-1])
+    X = rng.standard_normal((5, 40))
+    expected = X @ (V * poly.values(theta)) @ V.T
+    np.testing.assert_allclose(poly.apply(SparseOperator(A), X), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("degree", [1, 2, 6])
+def test_invert_undoes_values_above_the_cut_and_knows_nothing_below(degree):
+    poly = Filter(degree, 2.0)
+    theta = np.array([50.0, 3.0, 2.01])
+    np.testing.assert_allclose(poly.invert(poly.values(theta))[0], theta, rtol=1e-12)
+    if degree > 1:
+        assert np.all(np.isinf(poly.invert(np.array([0.9, -1.0]))[1]))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 4, 6])
+def test_the_residual_factor_is_a_bound(rng, degree):
+    """For any vector, with theta the inverse of its Rayleigh quotient of f, near an eigenvector above the cut."""
+    lam = np.sort(rng.uniform(0, 10, 80))[::-1]
+    poly = Filter(degree, 4.0)
+    for i in range(10):
+        y = np.zeros(80)
+        y[i] = 1.0
+        y += 1e-5 * rng.standard_normal(80)
+        y /= np.linalg.norm(y)
+        value = np.sum(poly.values(lam) * y * y)
+        (theta,), (factor,) = poly.invert(np.array([value]))
+        filtered = np.linalg.norm((poly.values(lam) - value) * y)
+        assert np.linalg.norm((lam - theta) * y) <= 1.01 * factor * filtered
+
+
+def test_the_density_of_states_finds_the_cut():
+    """Ritz values that stand for 1, 2, 7 and 990 eigenvalues."""
+    theta, weights = np.array([100.0, 50.0, 20.0, 1.0]), np.array([1.0, 2.0, 7.0, 990.0])
+    poly = choose(theta, weights, 4, orthogonalization=10.0, worst=1e12)
+    assert poly.degree == _filter.MAX_DEGREE
+    assert 20.0 < poly.cut < 50.0  # above it 6 = 1.5 k eigenvalues are expected
+    assert choose(theta, weights, 4, orthogonalization=0.0, worst=1e12).degree == 1
+    assert choose(theta, weights, 4, orthogonalization=10.0, worst=1.0).degree == 1
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-6])
+@pytest.mark.parametrize("seed", range(3))
+def test_residuals_of_the_filtered_iteration_are_honest(tol, seed, monkeypatch):
+    degrees = []
+    monkeypatch.setattr(_krylov, "choose", lambda *args: degrees.append(choose(*args)) or degrees[-1])
+    A = flat(seed=seed)
+    U, s, Vt, info = truncated_svd(A, 25, tol=tol, random_state=seed, return_info=True)
+    assert degrees[0].degree > 1
+    assert info.status == "converged"
+    exact = np.linalg.svd(A.toarray(), compute_uv=False)[:25]
+    assert np.max(np.abs(s / exact - 1)) <= 20 * tol**2 + 1e-13  # quadratic, over the relative gaps
+    assert np.max(np.linalg.norm(A.T @ U - Vt.T * s, axis=0) / s) <= 1.5 * tol
+
+
+def test_a_cut_above_what_is_wanted_is_noticed(monkeypatch):
+    A = flat()
+    exact = np.linalg.svd(A.toarray(), compute_uv=False)[:25]
+    monkeypatch.setattr(_krylov, "choose", lambda *args: Filter(4, 1.2 * exact[24] ** 2))
+    _, s, _, info = truncated_svd(A, 25, random_state=0, return_info=True)
+    assert info.status == "converged"
+    assert np.max(np.abs(s / exact - 1)) <= 1e-5
