@@ -3,9 +3,9 @@
 Block Krylov spaces need far fewer products than subspace iteration at the same accuracy (Musco & Musco, NIPS 2015; Tropp &
 Webber, arXiv 2306.12418), and a block much narrower than k loses nearly nothing in products (Chen, Epperly, Meyer, Musco &
 Rao, arXiv 2508.06486).  Where products are cheap the orthogonalisation is the cost, so `GramSpace` keeps the shorter side
-only.  A Chebyshev filter of A^T A saves more of it
-(`_filter`).  Squaring costs precision: it resolves a triplet to relative residual `tol` only while
-``tol theta_k > 10 eps theta_1``.  This is checked, and the caller is told ("precision"); `BidiagonalSpace` has no such limit.
+only, and a Chebyshev filter of A^T A saves more of it (`_filter`).  Squaring costs precision: it resolves a triplet to
+relative residual `tol` only while ``tol theta_k > 10 eps theta_1``.  This is checked, and the caller is told ("precision");
+`BidiagonalSpace` has no such limit.
 
 Symbols: X is the next block, R the coefficients of a product in it, c those in the basis.
 """

@@ -102,7 +102,8 @@ def truncated_svd(
     Notes
     -----
     Krylov methods take about ``(1.5 to 4) k / b + 5`` products with blocks of b vectors, ``4 nnz b`` flops each, and hold up
-    to ``3.5 k`` vectors of the shorter side (``4.5 k`` in single precision for sparse A).  For a handful of triplets of a small dense matrix `numpy.linalg.svd` is as good.
+    to ``3.5 k`` vectors of the shorter side (``4.5 k`` in single precision for sparse A).  For a handful of triplets of a
+    small dense matrix `numpy.linalg.svd` is as good.
 
     References
     ----------
