@@ -6,11 +6,13 @@ Optional libraries are recognised by the module of a type, so that nothing is im
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, Literal
 
 import array_api_compat
 import numpy as np
 
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 Array = Any  # an array of any namespace
 Kind = Literal["host", "sparse", "device", "device_sparse", "operator", "dask"]
 
@@ -55,6 +57,7 @@ def namespace(x: Array) -> Any:
     return array_api_compat.array_namespace(x) if array_api_compat.is_array_api_obj(x) else _numpy()
 
 
+@cache
 def _numpy() -> Any:
     import array_api_compat.numpy
 
@@ -83,13 +86,15 @@ def _copy_to_host(x: Array) -> np.ndarray:
 
 def from_host(a: np.ndarray, like: Array) -> Array:
     """The values of a in the namespace and on the device of `like`, in the dtype of a."""
+    if isinstance(like, np.ndarray):
+        return a
     xp = namespace(like)
     return a if xp is _numpy() else xp.asarray(np.ascontiguousarray(a), device=device(like))
 
 
 def real_dtype(x: Array) -> np.dtype:
     """The dtype of x as a NumPy dtype: float32 stays, everything else is computed in float64."""
-    return np.dtype("float32") if str(x.dtype).endswith("float32") else np.dtype("float64")
+    return FLOAT32 if _is_single(x.dtype) else FLOAT64
 
 
 def astype(x: Array, dtype: Any) -> Array:
@@ -100,7 +105,11 @@ def astype(x: Array, dtype: Any) -> Array:
 
 def eps(dtype: Any) -> float:
     """Spacing of 1.0 in float32 or float64, for a dtype of any namespace."""
-    return float(np.finfo(np.float32 if str(dtype).endswith("float32") else np.float64).eps)
+    return 2.0**-23 if _is_single(dtype) else 2.0**-52
+
+
+def _is_single(dtype: Any) -> bool:
+    return dtype == FLOAT32 if isinstance(dtype, np.dtype) else str(dtype).endswith("float32")
 
 
 def device_errors(x: Array) -> AbstractContextManager[Any]:

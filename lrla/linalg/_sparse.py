@@ -67,6 +67,7 @@ class _Storage:
         self.other: _Csr | None = None
         self.ones = NO_SHIFT if mean is None else frozen(np.ones(given.shape[flipped]))
         self.work: dict[str, np.ndarray] = {}
+        self.row_blocks: dict[tuple[bool, int], np.ndarray] = {}
 
     def has(self, flipped: bool) -> bool:
         return flipped == self.given_flipped or self.other is not None
@@ -89,6 +90,13 @@ class _Storage:
         if self.other is not None:
             twin.other = self.other.astype(dtype)
         return twin
+
+    def bounds(self, flipped: bool, blocks: int) -> np.ndarray:
+        """`_Csr.bounds` of ``csr(flipped)``, remembered."""
+        key = flipped, blocks
+        if key not in self.row_blocks:
+            self.row_blocks[key] = self.csr(flipped).bounds(blocks)
+        return self.row_blocks[key]
 
     @cached_property
     def squared_norm(self) -> float:
@@ -245,7 +253,7 @@ class SparseOperator:
         """
         (m, n), b = csr.shape, len(source)
         u, v = self._storage.shift(flipped)
-        bounds = csr.bounds(_block_count(csr, width) if scatter else MAX_BLOCKS)
+        bounds = self._storage.bounds(flipped, _block_count(csr, width) if scatter else MAX_BLOCKS)
         totals_shape = (len(bounds) - 1, n + 1, width) if scatter else (1, m, width)
         panel = self._storage.work_array("panel", (n + 1 if gather else m, width), self.dtype)
         totals = self._storage.work_array("totals", totals_shape, self.dtype)
