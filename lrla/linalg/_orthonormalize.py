@@ -59,8 +59,11 @@ def orthonormalize(
         lam, E = np.linalg.eigh(G)
         finished = lam[0] > 0.5 * lam[-1] and (i > 0 or project is None)
         held = np.sqrt(np.maximum(lam, 10.0 * b * eps * lam[-1]))
-        R = R @ (E * held)
-        Q = mix(_arrays.from_host(np.ascontiguousarray((E / held).T).astype(_arrays.real_dtype(W)), Q), Q)
+        turn = (
+            E.T if finished else np.eye(len(E))
+        )  # a last step that only polishes leaves the directions where they are
+        R = R @ (E * held) @ turn
+        Q = mix(_arrays.from_host(np.ascontiguousarray(turn.T @ (E / held).T).astype(_arrays.real_dtype(W)), Q), Q)
         if finished:
             break
         if project is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -220,56 +221,104 @@ class SparseOperator:
             return self._run(result_rows, vectors, length, gather=True, scatter=False)
         return self._run(not result_rows, vectors, length, gather=False, scatter=True)
 
-    def _run(self, flipped: bool, source: np.ndarray, length: int, gather: bool, scatter: bool) -> np.ndarray:
-        """Multiply `source` by the CSR of A (of A^T if flipped), its transpose, or one after the other, in panels."""
+    def chebyshev(self, X: np.ndarray, degree: int, slope: float) -> np.ndarray:
+        """Return ``T_degree(slope B^T B - I) X``, (b, n), for X (b, n), where B is the operator and degree >= 1.
+
+        The recurrence T_{j+1} = 2 (slope B^T B - I) T_j - T_{j-1} stays in the layout of the kernels.
+        """
+        self._check_vectors(X, self.shape[1])
+        csr, result = self._storage.csr(self._flipped), self.empty(X.shape)
+        for part, width in _panels(len(X)):
+            before, now = (self._work_panel(name, csr.shape[1] + 1, width) for name in ("before", "now"))
+            _fill(before, X[part])
+            Y = self._gram_panel(csr, before, slope)
+            np.subtract(Y, before, out=now)
+            for _ in range(degree - 1):
+                Y = self._gram_panel(csr, now, 2.0 * slope)
+                for term in (before, now, now):
+                    Y -= term
+                before, now = now, before
+                now[:] = Y
+            result[part] = now[:-1, : len(result[part])].T
+        return result
+
+    def _gram_panel(self, csr: _Csr, panel: np.ndarray, factor: float) -> np.ndarray:
+        """factor B^T B times a panel (n + 1, width), whose last row is not used, as a panel that is overwritten next."""
+        width, (u, v) = panel.shape[1], self._storage.shift(self._flipped)
+        totals = self._panel_product(csr, self._flipped, panel, width, gather=True, scatter=True)
+        Y = totals[0]
+        for other in totals[1:]:
+            Y += other
+        if u.size:
+            Y[:-1] -= v[:, np.newaxis] * Y[-1]
+        Y *= self.dtype.type(factor)
+        return Y
+
+    def _check_vectors(self, source: np.ndarray, length: int) -> None:
         if source.ndim != 2 or source.shape[1] != length or source.dtype != self.dtype:
             raise ValueError(
                 f"block vectors must be rows of an array of shape (b, {length}) and dtype {self.dtype}, "
                 f"not {source.shape} and {source.dtype}"
             )
+
+    def _run(self, flipped: bool, source: np.ndarray, length: int, gather: bool, scatter: bool) -> np.ndarray:
+        """Multiply `source` by the CSR of A (of A^T if flipped), its transpose, or one after the other, in panels.
+
+        Y = A X - u t^T with t = X v, and Z = A^T Y - v (u^T Y).
+        """
+        self._check_vectors(source, length)
         csr, source = self._storage.csr(flipped), frozen(source)
-        result = self.empty((len(source), csr.shape[1] if scatter else csr.shape[0]))
-        start = 0
-        while start < len(source):
-            width = next((width for width in WIDTHS if width >= len(source) - start), WIDTHS[-1])
-            part = slice(start, start + width)
-            self._multiply(csr, flipped, source[part], result[part], width, gather, scatter)
-            start += width
+        (m, n), v = csr.shape, self._storage.shift(flipped)[1]
+        result = self.empty((len(source), n if scatter else m))
+        for part, width in _panels(len(source)):
+            panel = self._work_panel("panel", n + 1 if gather else m, width)
+            _fill(panel, source[part])
+            totals = self._panel_product(csr, flipped, panel, width, gather, scatter)
+            _transpose_sum_into(totals, result[part])
+            if scatter and v.size:
+                s = totals[:, n, : len(result[part])].sum(axis=0, dtype=np.float64)  # u^T Y
+                np.subtract(result[part], s[:, np.newaxis] * v, out=result[part], casting="same_kind")
         return result
 
-    def _multiply(
-        self,
-        csr: _Csr,
-        flipped: bool,
-        source: np.ndarray,
-        result: np.ndarray,
-        width: int,
-        gather: bool,
-        scatter: bool,
-    ) -> None:
-        """Do one panel: Y = A X - u t^T with t = X v, and Z = A^T Y - v (u^T Y).
+    def _panel_product(
+        self, csr: _Csr, flipped: bool, panel: np.ndarray, width: int, gather: bool, scatter: bool
+    ) -> np.ndarray:
+        """The kernel on one panel; returns what its blocks of rows contribute.
 
         The shift stays inside the product: u is a last column of A, and -t^T a last row of the panel.
         """
-        (m, n), b = csr.shape, len(source)
-        u, v = self._storage.shift(flipped)
+        (m, n), (u, v) = csr.shape, self._storage.shift(flipped)
         bounds = self._storage.bounds(flipped, _block_count(csr, width) if scatter else MAX_BLOCKS)
-        totals_shape = (len(bounds) - 1, n + 1, width) if scatter else (1, m, width)
-        panel = self._storage.work_array("panel", (n + 1 if gather else m, width), self.dtype)
-        totals = self._storage.work_array("totals", totals_shape, self.dtype)
-        _transpose_into(source, panel)
-        panel[:, b:] = 0
+        shape = (len(bounds) - 1, n + 1, width) if scatter else (1, m, width)
+        totals = self._storage.work_array("totals", shape, self.dtype)
         if gather and u.size:
-            panel[n, :b] = -np.einsum("ij,j->i", source, v)
+            panel[n] = -np.einsum("ij,i->j", panel[:n], v)
 
         def work(first: int, last: int) -> None:
             multiply_panel[width](*csr[:3], u, bounds, (first, last), panel, totals, gather, scatter)
 
         share(work, len(bounds) - 1)
-        _transpose_sum_into(totals, result)
-        if scatter and u.size:
-            s = totals[:, n, :b].sum(axis=0, dtype=np.float64)  # u^T Y
-            np.subtract(result, s[:, np.newaxis] * v, out=result, casting="same_kind")
+        return totals
+
+    def _work_panel(self, name: str, rows: int, width: int) -> np.ndarray:
+        return self._storage.work_array(name, (rows, width), self.dtype)
+
+
+def _panels(count: int) -> Iterator[tuple[slice, int]]:
+    """Parts of `count` vectors that are multiplied at a time, each with the width of its panel."""
+    start = 0
+    while start < count:
+        width = next((width for width in WIDTHS if width >= count - start), WIDTHS[-1])
+        yield slice(start, start + width), width
+        start += width
+
+
+def _fill(panel: np.ndarray, source: np.ndarray) -> None:
+    """Write the rows of `source` (b, n) into the columns of a panel with at least n rows; other columns are zero."""
+    b, n = source.shape
+    _transpose_into(source, panel)
+    panel[:, b:] = 0
+    panel[n:] = 0
 
 
 def _transpose_into(source: np.ndarray, panel: np.ndarray) -> None:

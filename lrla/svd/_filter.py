@@ -29,19 +29,8 @@ class Filter:
     cut: float = 1.0
 
     def apply(self, op: Any, X: Any) -> Any:
-        """f(A^T A) X for rows X (b, n), by the three-term recurrence."""
-        Y = op.gram(X)
-        if self.degree == 1:
-            return Y
-        slope = op.dtype.type(2.0 / self.cut)
-        before, now = X, slope * Y - X
-        for _ in range(self.degree - 1):
-            Y = op.gram(now)
-            Y *= 2 * slope
-            Y -= 2 * now
-            Y -= before
-            before, now = now, Y
-        return now
+        """f(A^T A) X for rows X (b, n)."""
+        return op.gram(X) if self.degree == 1 else op.chebyshev(X, self.degree, 2.0 / self.cut)
 
     def values(self, theta: np.ndarray) -> np.ndarray:
         """f(theta)."""

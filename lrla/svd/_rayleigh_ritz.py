@@ -33,12 +33,26 @@ def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
     V : array of shape (min(j, k), n)
         Where A V^T lacks rank, U has fewer rows; see `finish`.
     """
-    Q, R = orthonormalize(op.forward(V))
+    W, lengths = _unit_rows(op.forward(V))
+    Q, R = orthonormalize(W)
     if not R.shape[1]:
         return Q, np.zeros(0), V[:0, :]
-    F, s, Gt = np.linalg.svd(R.T, full_matrices=False)
+    F, s, Gt = np.linalg.svd((lengths[:, None] * R).T, full_matrices=False)
     j = min(k, len(s))
     return rotate(F[:, :j], Q), s[:j], rotate(Gt[:j].T, V)
+
+
+def _unit_rows(W: Any) -> tuple[Any, np.ndarray]:
+    """W with rows of length 1, and their lengths: those of Ritz vectors are orthogonal then, and need one pass only.
+
+    Rows that are rounding noise beside the longest one stay so.
+    """
+    xp = _arrays.namespace(W)
+    lengths = _arrays.to_host(xp.sqrt(xp.sum(W * W, axis=1))).astype(np.float64)
+    longest = lengths.max(initial=0.0)
+    lengths = np.where(lengths > 10.0 * _arrays.eps(W.dtype) * longest, lengths, longest or 1.0)
+    inverse = _arrays.from_host((1.0 / lengths).astype(_arrays.real_dtype(W)), W)
+    return W * inverse[:, None], lengths
 
 
 def rotate(F: np.ndarray, Q: Any) -> Any:

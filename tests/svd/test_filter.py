@@ -15,14 +15,20 @@ def flat(m=1500, n=900, density=0.02, seed=0):
     return scipy.sparse.random_array((m, n), density=density, format="csr", rng=seed)
 
 
-@pytest.mark.parametrize("degree", [1, 2, 3, 6])
-def test_apply_is_the_polynomial_of_the_gram_matrix(rng, degree):
-    A = flat(60, 40, 0.3)
-    theta, V = np.linalg.eigh((A.T @ A).toarray())
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize(("degree", "count"), [(1, 5), (2, 8), (3, 5), (6, 41)])
+def test_apply_is_the_polynomial_of_the_gram_matrix(rng, degree, count, centred, turned):
+    A = flat(400, 40, 0.5)
+    mean = rng.standard_normal(40) if centred else None
+    dense = A.toarray() - (mean if centred else 0.0)
+    op = SparseOperator(A, mean).T if turned else SparseOperator(A, mean)
+    B = dense.T if turned else dense
+    theta, V = np.linalg.eigh(B.T @ B)
     poly = Filter(degree, 0.3 * theta[-1])
-    X = rng.standard_normal((5, 40))
+    X = rng.standard_normal((count, B.shape[1]))
     expected = X @ (V * poly.values(theta)) @ V.T
-    np.testing.assert_allclose(poly.apply(SparseOperator(A), X), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(poly.apply(op, X), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("degree", [1, 2, 6])
