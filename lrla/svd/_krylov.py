@@ -123,8 +123,11 @@ class GramSpace:
     Ritz vectors have little: the sum is far below ``eps f(theta_1)`` for them.
     """
 
-    def __init__(self, op: Any, k: int, block: int, start: Any, orthogonalization: float = 0.0):
+    def __init__(
+        self, op: Any, k: int, block: int, start: Any, *, sees_copies: bool = False, orthogonalization: float = 0.0
+    ):
         self.op, self.k, self.block, self.orthogonalization = op, k, block, orthogonalization
+        self.sees_copies = sees_copies
         self.filter, self.survey = Filter(), SURVEY_STEPS if orthogonalization else 0
         self.capacity = min(max((4 if self.survey else 3) * k + 2 * block, start.shape[0] + block), op.shape[1])
         self.right = RowBasis(op, self.capacity + block + _probe_width(block), op.shape[1], start)
@@ -226,8 +229,9 @@ class BidiagonalSpace:
 
     blind, degree = False, 1
 
-    def __init__(self, op: Any, k: int, block: int, start: Any):
+    def __init__(self, op: Any, k: int, block: int, start: Any, *, sees_copies: bool = False):
         self.op, self.k, self.block, self.least = op, k, block, k
+        self.sees_copies = sees_copies
         self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block), *op.shape)
         rows = self.capacity + block + _probe_width(block)
         self.right = RowBasis(op, rows, op.shape[1], start)
@@ -310,7 +314,7 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
             if space.blind and (complete or right.size >= 2 * k):
                 status = "precision"
             elif complete:
-                found, used = probe(space, X, fresh, tol)
+                found, used = (None, 0) if space.sees_copies else probe(space, X, fresh, tol)
                 n_products += used
                 status = "" if found is not None else "converged" if right.size >= k else "exhausted"
                 X = found
@@ -327,6 +331,8 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
 
 def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int]:
     """Look for what a Krylov space cannot see: copies of a repeated singular value beyond the width of its blocks.
+
+    A space that began with k random vectors or more has seen all copies that matter (`sees_copies`), and needs no probe.
 
     Random vectors orthogonal to the basis take two steps of A^T A.  They may lie in the pending block X, which can hold the
     missing copy itself, coupled to the basis by rounding only.

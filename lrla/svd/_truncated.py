@@ -271,7 +271,9 @@ def _krylov_to_tolerance(
     for space, precision in [*rounds, (_krylov.BidiagonalSpace, full)]:
         side = op.astype(precision)
         start, _ = orthonormalize(stream(block, side) if V is None else _arrays.astype(V, precision))
-        options = {"orthogonalization": cost} if space is _krylov.GramSpace and V is None else {}
+        options: dict[str, Any] = {"sees_copies": V is None and start.shape[0] >= k}
+        if space is _krylov.GramSpace and V is None:
+            options["orthogonalization"] = cost
         ritz = _krylov.block_krylov(
             space(side, k, block, start, **options),
             tol=tol,
@@ -302,12 +304,14 @@ class _Fresh:
 
 
 def _block(k: int, kind: str) -> int:
-    """Vectors at a time.  Narrow blocks need fewer products in all; a dense product is cheaper by the vector when wide, and
-    on a device wider still.  Sparse products come in widths of 8, 16 and 32.
+    """Vectors at a time.  Narrow blocks need fewer products in all, and sparse products come in widths of 8, 16 and 32.
+
+    A dense product takes hardly longer with 64 vectors than with 32, and a block wider than k needs no probe at the end.
     """
     if kind in ("sparse", "operator"):
         return 8 if k <= 40 else 16
-    return 32 if k <= 64 else 64
+    wide = 8 * -(-(k + 4) // 8)
+    return max(32, wide) if wide <= 128 else 64
 
 
 def _choose(A: Any, op: Any, k: int) -> str:
