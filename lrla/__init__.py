@@ -19,6 +19,15 @@ _PUBLIC = {
     "TruncatedSVD": "lrla.svd",
     "PCA": "lrla.svd",
     "IncrementalPCA": "lrla.svd",
+    "make_sketch": "lrla.sketch",
+    "sketch_all": "lrla.sketch",
+    "SketchTransform": "lrla.sketch",
+    "SketchedRidge": "lrla.ridge",
+    "SketchedRidgeCV": "lrla.ridge",
+    "SketchedRidgeClassifierCV": "lrla.ridge",
+    "sketched_lstsq": "lrla.ridge",
+    "approx_leverage_scores": "lrla.ridge",
+    "sample_rows": "lrla.ridge",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -16,7 +16,8 @@ import array_api_compat.numpy
 import numpy as np
 
 MASK = 0xFFFFFFFF
-GAUSSIAN = 3  # purpose tag in the last word of the counter: streams of different purposes never overlap
+# Purpose tags in the last word of the counter: streams of different purposes never overlap.
+HASH, PERMUTATION, SAMPLING, GAUSSIAN, RADEMACHER, UNIFORM = range(6)
 CHUNK = 1 << 14  # counters at a time, so that the ten rounds work in cache
 
 
@@ -87,11 +88,40 @@ class Stream:
         )
         return xp.astype(rows[:d, :], getattr(xp, dtype), copy=False)
 
-    def _normal_rows(self, groups: int, start: int, stop: int, xp: Any, device: Any) -> Any:
+    def words(
+        self, d: int, n: int, purpose: int, *, xp: Any = array_api_compat.numpy, device: Any = None, first: int = 0
+    ) -> Any:
+        """32-bit words in int64, shape (d, n): word (j, i) is word j % 4 of the counter (`first` + i, j // 4, purpose)."""
+        groups = -(-d // 4)
+        step = max(1, CHUNK // max(1, groups))
+        parts = [
+            xp.reshape(xp.stack(self._words(groups, i, min(i + step, first + n), purpose, xp, device), axis=1),
+                       (4 * groups, -1))
+            for i in range(first, first + n, step)
+        ]  # fmt: skip
+        if not parts:
+            return xp.zeros((d, 0), dtype=xp.int64, device=device)
+        return (xp.concat(parts, axis=1) if len(parts) > 1 else parts[0])[:d, :]
+
+    def uniform(self, n: int, *, xp: Any = array_api_compat.numpy, device: Any = None, first: int = 0) -> Any:
+        """Uniform numbers in (0, 1), float64, shape (n,): entry i depends on the key and `first` + i only."""
+        words = self.words(2, n, UNIFORM, xp=xp, device=device, first=first)
+        return (xp.astype((words[0, :] << 20) | (words[1, :] >> 12), xp.float64) + 0.5) / 2.0**52
+
+    def order(self, n: int, purpose: int, *, xp: Any = array_api_compat.numpy, device: Any = None) -> Any:
+        """A random order of range(n), int64: a stable argsort of one 64-bit key for each index."""
+        words = self.words(2, n, purpose, xp=xp, device=device)
+        keys = ((words[0, :] - (1 << 31)) << 32) | words[1, :]  # signed, in the order of the unsigned keys
+        return xp.astype(xp.argsort(keys, stable=True), xp.int64, copy=False)
+
+    def _words(self, groups: int, start: int, stop: int, purpose: int, xp: Any, device: Any) -> tuple[Any, ...]:
         i = xp.arange(start, stop, dtype=xp.int64, device=device)[None, :]
         j = xp.arange(groups, dtype=xp.int64, device=device)[:, None]
         zero = xp.zeros((groups, stop - start), dtype=xp.int64, device=device)
-        words = philox4x32((zero + (i & MASK), zero + (i >> 32), zero + j, zero + GAUSSIAN), self.key)
+        return philox4x32((zero + (i & MASK), zero + (i >> 32), zero + j, zero + purpose), self.key)
+
+    def _normal_rows(self, groups: int, start: int, stop: int, xp: Any, device: Any) -> Any:
+        words = self._words(groups, start, stop, GAUSSIAN, xp, device)
         w = [xp.astype(word, xp.float64) for word in words]
         out = []
         for radius, angle in ((w[0], w[1]), (w[2], w[3])):

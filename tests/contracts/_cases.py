@@ -5,8 +5,10 @@ A new estimator is found by itself through `lrla.__all__`; a new array routine g
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ import scipy.sparse as sp
 from sklearn.base import BaseEstimator
 
 import lrla
-from lrla import _arrays
+from lrla import _arrays, _validation
 
 SHAPE = (20, 6)  # of the small matrices
 K = 2  # and the rank asked for
@@ -29,12 +31,30 @@ ESTIMATORS = [
 for_each_estimator = pytest.mark.parametrize("cls", ESTIMATORS, ids=lambda cls: cls.__name__)
 
 
+def apply(model: Any, X: Any) -> Any:
+    """`transform`, or `predict` where there is none."""
+    if hasattr(model, "transform"):
+        return model.transform(X)
+    return getattr(model, "decision_function", model.predict)(X)
+
+
+# Two-dimensional attributes that are sums of squares, in float64 on the host whatever the data are, and residuals.
+SUMS = ("eigenvalues_", "risk_ensemble_", "risk_single_", "risk_ridge_", "risk_se_", "loo_residuals_")
+
+
 def streaming(cls: type) -> bool:
-    return hasattr(cls, "partial_fit")
+    return hasattr(cls(), "partial_fit")  # of an instance: it may depend on the parameters
 
 
 for_each_streaming_estimator = pytest.mark.parametrize(
     "cls", [cls for cls in ESTIMATORS if streaming(cls)], ids=lambda cls: cls.__name__
+)
+
+# Those whose components follow from the data, and are orthonormal; a sketch's follow from the seed.
+DECOMPOSITIONS = [cls for cls in ESTIMATORS if hasattr(cls, "singular_values_")]
+for_each_decomposition = pytest.mark.parametrize("cls", DECOMPOSITIONS, ids=lambda cls: cls.__name__)
+for_each_streaming_decomposition = pytest.mark.parametrize(
+    "cls", [cls for cls in DECOMPOSITIONS if streaming(cls)], ids=lambda cls: cls.__name__
 )
 
 
@@ -48,11 +68,53 @@ def make(cls: type, **params: Any) -> Any:
     return cls(**{name: value for name, value in wanted.items() if name in accepted})
 
 
-def fit(estimator: Any, X: Any) -> Any:
-    """`fit`, with the first column as target where one is required."""
-    if estimator.__sklearn_tags__().target_tags.required:
-        return estimator.fit(X, X[:, 0])
-    return estimator.fit(X)
+def fit(estimator: Any, X: Any, y: Any = None) -> Any:
+    """`fit`, with a target where one is required: y, or the first column."""
+    with _boundary_ignored():
+        given = target(estimator, X) if y is None else (y,) * len(target(estimator, np.zeros((2, 1))))
+        return estimator.fit(X, *given)
+
+
+def add_batch(estimator: Any, X: Any) -> Any:
+    """`partial_fit`, likewise."""
+    with _boundary_ignored():
+        return estimator.partial_fit(X, *target(estimator, X))
+
+
+def started(cls: type, X: Any) -> Any:
+    """A stream whose first batch was X: from `fit`, but where what `fit` keeps is too little to go on from."""
+    return add_batch(make(cls), X) if cls.__name__ == "SketchedRidge" else fitted(cls, X)
+
+
+def target(estimator: Any, X: Any) -> tuple[Any, ...]:
+    """Nothing, or the first column, as labels for a classifier; zeros where there is no column to be read."""
+    tags = estimator.__sklearn_tags__()
+    if not tags.target_tags.required:
+        return ()
+    y = _first_column(X)
+    return ((y > y.mean() if len(y) else y).astype(int) if tags.estimator_type == "classifier" else y,)
+
+
+def _first_column(X: Any) -> np.ndarray:
+    try:
+        if _arrays.kind(X) == "device":
+            X = on_host(X)
+        if sp.issparse(X):
+            X = _validation.check_sparse(X, "X").tocsr()  # a broken one must not reach SciPy's products
+        y = X[:, [0]].toarray().ravel() if sp.issparse(X) else np.array(X, dtype=np.float64)[:, 0]
+        return y if np.all(np.isfinite(y)) and np.any(y != y[0]) else np.arange(float(len(y)))
+    except Exception:  # X is one of those that must be refused, whatever y is
+        return np.arange(float(X.shape[0] if getattr(X, "shape", ()) else 2))
+
+
+@contextlib.contextmanager
+def _boundary_ignored() -> Iterator[None]:
+    """The target is a column: the best penalty is the smallest, and rounding is what is left."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The smallest penalty was the best")
+        warnings.filterwarnings("ignore", "Residuals below .* have lost their digits")
+        warnings.filterwarnings("ignore", "n_out=.* is not below n_in")
+        yield
 
 
 def fitted(cls: type, X: Any, **params: Any) -> Any:
@@ -86,7 +148,18 @@ def pick(results: dict[str, Any], names: Any) -> dict[str, Any]:
 
 
 # of Q and B only the product is determined
-FACTORS = ("U", "s", "Vt", "product", "singular_values_", "explained_variance_", "mean_", "components_", "transform")
+FACTORS = (
+    "U",
+    "s",
+    "Vt",
+    "product",
+    "singular_values_",
+    "explained_variance_",
+    "mean_",
+    "components_",
+    "transform",
+    "coef_",
+)
 
 
 # ---------------------------------------------------------------------------------------------------- array routines
@@ -99,6 +172,7 @@ class Subject:
     name: str
     argument: str  # what messages call the matrix
     run: Callable[..., dict[str, Any]]
+    decomposes: bool = True  # singular values are among what it computes
 
     def __call__(self, A: Any, **options: Any) -> dict[str, Any]:
         return self.run(A, **options)
@@ -144,13 +218,41 @@ UPDATES = [
 ]
 
 
+def _target(A: Any) -> Any:
+    """A right-hand side for A, where A is; of some length for what is no matrix."""
+    m = A.shape[0] if _arrays.library(A) != "dask" and hasattr(A, "shape") and len(A.shape) == 2 else SHAPE[0]
+    b = np.cos(np.arange(float(m)))
+    return _arrays.from_host(b, A) if _arrays.kind(A) == "device" else b
+
+
+def _sketched_lstsq(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+    result = lrla.sketched_lstsq(A, _target(A), **{"random_state": 0, **options})
+    return {"coef_": result.x, "rank": result.rank, "backward_error": result.backward_error}
+
+
+def _approx_leverage_scores(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+    return {"coef_": lrla.approx_leverage_scores(A, **{"random_state": 0, **options})}
+
+
+def _sample_rows(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
+    indices, weights = lrla.sample_rows(A, 1, **{"random_state": 0, **options})
+    return {"indices": indices, "coef_": weights}
+
+
+SOLVERS = [  # no factors of A come out of these, and no rank goes in
+    Subject("sketched_lstsq", "A", _sketched_lstsq, decomposes=False),
+    Subject("approx_leverage_scores", "A", _approx_leverage_scores, decomposes=False),
+    Subject("sample_rows", "A", _sample_rows, decomposes=False),
+]
+
+
 def _method(cls: type, name: str) -> Callable[..., dict[str, Any]]:
     def run(A: Any, k: int = K, **options: Any) -> dict[str, Any]:
         estimator = make(cls, n_components=k, **options)
         if name == "transform":
             return {"transform": fit(estimator, _like(A)).transform(A)}
         if name == "partial_fit":
-            return public_state(estimator.partial_fit(A))
+            return public_state(add_batch(estimator, A))
         return public_state(fit(estimator, A))
 
     return run
@@ -165,12 +267,12 @@ def _like(A: Any) -> Any:
 
 def subjects_of(cls: type) -> list[Subject]:
     """The methods of an estimator that take a matrix."""
-    names = [name for name in ("fit", "partial_fit", "transform") if hasattr(cls, name)]
-    return [Subject(f"{cls.__name__}.{name}", "X", _method(cls, name)) for name in names]
+    names = [name for name in ("fit", "partial_fit", "transform") if hasattr(cls(), name)]
+    return [Subject(f"{cls.__name__}.{name}", "X", _method(cls, name), cls in DECOMPOSITIONS) for name in names]
 
 
-SUBJECTS = [*ROUTINES, *UPDATES, *(subject for cls in ESTIMATORS for subject in subjects_of(cls))]
-FITTING = [subject for subject in SUBJECTS if not subject.name.endswith(".transform")]
+SUBJECTS = [*ROUTINES, *UPDATES, *SOLVERS, *(subject for cls in ESTIMATORS for subject in subjects_of(cls))]
+FITTING = [s for s in SUBJECTS if not s.name.endswith(".transform") and s not in SOLVERS]  # they take a rank
 
 
 # Ways into the library that compute on the host, and refuse device arrays with the conversion in the message.
@@ -264,7 +366,9 @@ def close(a: dict[str, Any], b: dict[str, Any], rtol: float) -> None:
 def finite(results: dict[str, Any]) -> None:
     """No NaN and no Inf in any array or number."""
     for name, value in results.items():
-        if is_array(value) or isinstance(value, float):
+        if name.startswith("risk_"):  # infinite where the data do not determine it
+            assert not np.any(np.isnan(value)), f"{name} is not a number: {value}"
+        elif is_array(value) or isinstance(value, float):
             assert np.all(np.isfinite(on_host(value))), f"{name} is not finite: {value}"
 
 

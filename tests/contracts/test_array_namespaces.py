@@ -8,10 +8,13 @@ import pytest
 import lrla
 from tests._matrices import matrix_with_spectrum
 from tests.contracts._cases import (
+    DECOMPOSITIONS,
     DEVICE_ESTIMATORS,
     HOST_ONLY,
     ROUTINES,
     SUBJECTS,
+    SUMS,
+    apply,
     fit,
     fitted,
     for_each,
@@ -82,15 +85,16 @@ def test_methods_of_truncated_svd(method, center, device_xp):
 def test_estimators_give_the_same_values_and_stay(cls, shape, device_xp):
     X = matrix(shape)
     there, here = fit(make(cls, n_components=RANK), device_xp.asarray(X)), fitted(cls, X, n_components=RANK)
-    atol = EQUAL * here.singular_values_[0]
-    np.testing.assert_allclose(on_host(there.singular_values_), here.singular_values_, rtol=0, atol=atol)
+    if cls in DECOMPOSITIONS:
+        atol = EQUAL * here.singular_values_[0]
+        np.testing.assert_allclose(on_host(there.singular_values_), here.singular_values_, rtol=0, atol=atol)
     for name, value in public_state(there).items():
-        if is_array(value) and value.ndim == 2:
+        if is_array(value) and value.ndim == 2 and name not in SUMS:
             assert device_xp.owns(value), f"{name} is {type(value)}"
-    out = there.transform(device_xp.asarray(X))
+    out = apply(there, device_xp.asarray(X))
     assert device_xp.owns(out)
     # vectors are as good as the default tolerance of 1e-3 on the residual, for both of them
-    np.testing.assert_allclose(on_host(out), here.transform(X), rtol=0, atol=0.01 * np.abs(X).max() * np.sqrt(N))
+    np.testing.assert_allclose(on_host(out), apply(here, X), rtol=0, atol=0.01 * np.abs(X).max() * np.sqrt(N))
     if hasattr(there, "inverse_transform"):
         assert device_xp.owns(there.inverse_transform(out))
 
@@ -102,7 +106,7 @@ def test_to_host(cls, device_xp):
     home = there.to_host()
     for name, value in public_state(home).items():
         assert not is_array(value) or isinstance(value, np.ndarray), name
-    np.testing.assert_allclose(home.transform(X), on_host(there.transform(device_xp.asarray(X))), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(apply(home, X), on_host(apply(there, device_xp.asarray(X))), rtol=0, atol=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------------- transfers
@@ -144,7 +148,7 @@ RUNS = [
       for method in ("auto", "krylov", "krylov2", "randomized", "gram", "dash")),
     ("randomized_svd", lambda A: lrla.randomized_svd(A, RANK, random_state=0)),
     ("qb", lambda A: lrla.qb(A, error=1e-6, max_rank=RANK, random_state=0)),
-    *((cls.__name__, lambda A, cls=cls: fit(make(cls, n_components=RANK), A)) for cls in DEVICE_ESTIMATORS),
+    *((cls.__name__, lambda A, cls=cls: fit(make(cls, n_components=RANK), A, np.arange(M) % 2)) for cls in DEVICE_ESTIMATORS),
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 
 import lrla
 from lrla.exceptions import RankDeficientWarning
@@ -30,12 +30,15 @@ from tests.contracts._cases import (
     SHAPE,
     SUBJECTS,
     UPDATES,
+    add_batch,
+    apply,
     close,
     finite,
     fitted,
     for_each,
     for_each_device_estimator,
     for_each_estimator,
+    for_each_streaming_decomposition,
     for_each_streaming_estimator,
     good,
     is_array,
@@ -54,10 +57,6 @@ LATER = {
     47: "completion: not built yet",
     48: "completion: not built yet",
     49: "robust recovery: not built yet",
-    55: "no estimator takes y yet",
-    56: "no estimator takes y yet",
-    57: "no estimator takes sample_weight yet",
-    58: "ridge: not built yet",
     59: "Tucker: not built yet",
     67: "Dask: refused as a whole for now, with the message of row 69",
     68: "Dask: refused as a whole for now, with the message of row 69",
@@ -497,10 +496,10 @@ def test_reading_an_empty_updatable_svd(rows):
 @row(62)
 @pytest.mark.parametrize("build", [good, sparse_good])
 def test_another_width_at_partial_fit(cls, build, rows):
-    model = make(cls).partial_fit(good())
+    model = add_batch(make(cls), good())
     before = public_state(model)
     with pytest.raises(ValueError, match="features"):
-        model.partial_fit(build((20, 4)))
+        add_batch(model, build((20, 4)))
     same(before, public_state(model))
 
 
@@ -524,14 +523,16 @@ def test_rank_must_be_a_positive_integer(subject, rank, error, message, rows):
     assert re.search(r"\b(k|n_components|max_rank)\b", str(caught.value))
 
 
-@for_each([s for s in FITTING if not s.name.endswith(("add_rows", "add_columns", "partial_fit"))])
+@for_each([
+    s for s in FITTING if "Ridge" not in s.name and not s.name.endswith(("add_rows", "add_columns", "partial_fit"))
+])  # fmt: skip
 @row(51)
 def test_rank_above_the_shorter_side(subject, rows):
     with pytest.raises(ValueError, match=r"\b(k|n_components|max_rank)\b.*\b6\b"):
         subject(good(), k=7)
 
 
-@for_each_streaming_estimator
+@for_each_streaming_decomposition
 @row(51)
 def test_rank_above_the_rows_seen_so_far(cls, rows):
     """Legal in a stream: missing components are zero, and come with the rows."""
@@ -620,7 +621,7 @@ def test_random_state_of_another_type(subject, value, rows):
         subject(good((400, 310)), random_state=value)
 
 
-@for_each([s for s in FITTING if not s.name.endswith(("add_rows", "add_columns"))])
+@for_each([s for s in FITTING if "Ridge" not in s.name and not s.name.endswith(("add_rows", "add_columns"))])
 @row(70)
 def test_more_memory_than_any_machine_has(subject, rows):
     # The factors of rank 4000 of a matrix with 2e8 columns are 6.4 TB; the (empty) matrix itself is 40 kB.
@@ -644,9 +645,9 @@ def test_device_at_fit_and_host_at_transform(cls, device_xp, rows):
     there, here = fitted(cls, device_xp.asarray(good())), fitted(cls, good())
     wanted = "must use the same namespace and the same device as those passed to fit"
     with pytest.raises(ValueError, match=wanted):
-        there.transform(good())
+        apply(there, good())
     with pytest.raises(ValueError, match=wanted):
-        here.transform(device_xp.asarray(good()))
+        apply(here, device_xp.asarray(good()))
 
 
 @row(64)
@@ -666,7 +667,7 @@ def test_fit_and_transform_on_two_devices(cls, rows):
 
     first, second = (array_api_strict.asarray(good(), device=array_api_strict.Device(f"device{i}")) for i in (1, 2))
     with pytest.raises(ValueError, match=r"device1.*device2"):
-        fitted(cls, first).transform(second)
+        apply(fitted(cls, first), second)
 
 
 DEVICE_REFUSED = [
@@ -692,3 +693,50 @@ def test_other_types_on_a_device_become_float64(subject, device_xp):
     for name, value in subject(device_xp.asarray(_rounded(np.int64))).items():
         if is_array(value) and value.ndim == 2:
             assert str(value.dtype).endswith("float64"), name
+
+
+# ---------------------------------------------------------------------------------------------------- responses, weights
+
+SUPERVISED = [cls for cls in ESTIMATORS if cls().__sklearn_tags__().target_tags.required]
+for_each_supervised = pytest.mark.parametrize("cls", SUPERVISED, ids=lambda cls: cls.__name__)
+LABELS = np.arange(SHAPE[0]) % 2
+
+
+@for_each_supervised
+@row(55)
+def test_a_response_of_another_length(cls, rows):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        make(cls).fit(good(), LABELS[:-1])
+
+
+@row(56)
+def test_a_column_of_labels(rows):
+    with pytest.warns(DataConversionWarning, match="column-vector"):
+        lrla.SketchedRidgeClassifierCV().fit(good(), LABELS[:, None])
+
+
+WEIGHTS = {
+    "negative": (-np.ones(SHAPE[0]), "sample_weight must not be negative"),
+    "all zero": (np.zeros(SHAPE[0]), "sample_weight must be positive for at least 2 rows"),
+    "wrong length": (np.ones(SHAPE[0] - 1), r"sample_weight must have shape \(20,\)"),
+    "NaN": (np.full(SHAPE[0], np.nan), "sample_weight contains NaN"),
+}
+
+
+@for_each_supervised
+@row(57)
+@pytest.mark.parametrize("case", WEIGHTS.values(), ids=WEIGHTS.keys())
+def test_weights_that_are_none(cls, case, rows):
+    with pytest.raises(ValueError, match=case[1]):
+        make(cls).fit(good(), LABELS, case[0])
+
+
+@row(58)
+def test_penalties_below_the_bound(rows):
+    X, y = np.random.default_rng(0).standard_normal((30, 40)), good((30, 40), 1)[:, 0]
+    with pytest.raises(ValueError, match=r"alpha must be >= 0 for plain ridge"):
+        lrla.SketchedRidge(-1.0, sketch=None).fit(X, y)
+    with pytest.raises(ValueError, match=r"alpha must be > -.*alpha_min_"):
+        lrla.SketchedRidge(-1e9, n_components=5, random_state=0).fit(X, y)
+    model = lrla.SketchedRidge(0.0, sketch=None, fit_intercept=False).fit(X, y)
+    np.testing.assert_allclose(model.coef_, np.linalg.pinv(X) @ y, rtol=1e-6, atol=1e-9)

@@ -13,6 +13,9 @@ EXCUSED: dict[str, dict[str, str]] = {}
 # scikit-learn skips these without SCIPY_ARRAY_API=1, which must be set before SciPy is imported: below they run in a
 # process of their own.
 ARRAY_API = {"check_array_api_input", "check_array_api_mixed_inputs", "check_array_api_same_namespace"}
+NOT_THERE = {
+    "check_classifiers_multilabel_output_format_predict_proba"
+}  # ridge has no probabilities, as in scikit-learn
 LEAST = 45  # checks that a transformer gets from scikit-learn 1.9; fewer means that tags keep some from running
 
 
@@ -20,6 +23,15 @@ def instances():
     return [cls() for cls in ESTIMATORS]
 
 
+# scikit-learn asks for one component, which is too little, or no compression, for some of its data
+small = (
+    pytest.mark.filterwarnings("ignore:The smallest penalty was the best"),
+    pytest.mark.filterwarnings("ignore:n_out=.* is not below n_in"),
+)
+
+
+@small[0]
+@small[1]
 @parametrize_with_checks(
     instances(), expected_failed_checks=lambda estimator: EXCUSED.get(type(estimator).__name__, {}), xfail_strict=True
 )
@@ -34,6 +46,8 @@ def test_nothing_is_excused_without_a_reason():
 
 
 @for_each_estimator
+@small[0]
+@small[1]
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_the_checks_really_run(cls):
     results = check_estimator(cls(), on_fail=None, on_skip=None)
@@ -42,7 +56,7 @@ def test_the_checks_really_run(cls):
         for status in {result["status"] for result in results}
     }
     assert set(by_status) <= {"passed", "skipped"}, by_status
-    assert set(by_status.get("skipped", [])) <= ARRAY_API
+    assert set(by_status.get("skipped", [])) <= ARRAY_API | NOT_THERE
     assert len(by_status["passed"]) >= LEAST
 
 

@@ -1,0 +1,5 @@
+"""Figures of what the estimators know about themselves; they need matplotlib, the extra `plot`."""
+
+from lrla.plotting._risk_display import RiskDisplay
+
+__all__ = ["RiskDisplay"]

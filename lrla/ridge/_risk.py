@@ -1,0 +1,71 @@
+"""What corrected residuals say: risk curves of ensembles of any size, their standard errors, and which penalty to take.
+
+For K members with corrected residuals E_k the risk of the ensemble is ``R_K = mean (sum_k E_k / K)^2``, that of a single
+member ``R_1``, and, since members are drawn alike, ``R_K = C + (R_1 - C) / K`` for every K: C, the risk of infinitely many
+members, is that of plain ridge regression at the implicit penalty mu (Patil and LeJeune, 2024).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrla.ridge._path import Decomposition
+
+FLAT = 1e-12  # risks that differ by less, relatively, are ties: the largest penalty is taken
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Risk by penalty and target, each (L, T); infinite where it is not determined.
+
+    Attributes
+    ----------
+    ensemble : ndarray
+        R_K of the K members.
+    single : ndarray
+        R_1, the mean over the members.
+    size : int
+        K.
+    """
+
+    ensemble: np.ndarray
+    single: np.ndarray
+    size: int
+
+    def of_size(self, n_estimators: float) -> np.ndarray:
+        """Risk of an ensemble of `n_estimators` members, numpy.inf allowed."""
+        if self.size == 1:
+            return self.single.copy()
+        with np.errstate(invalid="ignore"):
+            limit = (self.size * self.ensemble - self.single) / (self.size - 1)
+            risk = limit + (self.single - limit) / n_estimators
+        return np.where(np.isfinite(self.ensemble) & np.isfinite(self.single), risk, np.inf)
+
+
+def relative_error(found: list[Decomposition], lambdas: np.ndarray, n: int) -> np.ndarray:
+    """Relative standard deviation of a risk estimate for light-tailed errors, (L,), the mean over members."""
+    shares = []
+    for one in found:
+        second, fourth = (np.maximum(one.complement(lambdas, n, power), 0.0) for power in (2, 4))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares.append(np.where(second > 0.0, np.sqrt(2.0 * fourth) / second, np.inf))
+    return np.mean(shares, axis=0)
+
+
+def implicit_penalty(found: list[Decomposition], lambdas: np.ndarray, law: str | None, n_in: int) -> np.ndarray:
+    """Mean over the members of mu(lambda), (L,): H for a Gaussian law, (1 - df / n_in) H for an orthogonal one."""
+    values = [one.harmonic_mean(lambdas) for one in found]
+    if law == "orthogonal":
+        values = [mu * (1.0 - one.degrees(lambdas) / n_in) for mu, one in zip(values, found, strict=True)]
+    return np.maximum(np.mean(values, axis=0), 0.0)
+
+
+def best(curve: np.ndarray, lambdas: np.ndarray) -> np.ndarray:
+    """Index of the least risk of each column of (L, T); among ties the one of the largest penalty."""
+    finite = np.isfinite(curve)
+    level = np.where(finite, curve, np.inf).min(axis=0)
+    tied = finite & (curve <= level + FLAT * np.abs(level))
+    tied[:, ~finite.any(axis=0)] = True
+    return np.where(tied, lambdas[:, None], -np.inf).argmax(axis=0)
