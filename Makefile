@@ -26,7 +26,7 @@ demo: $(VENV)/.demo
 	$(PY) examples/tour.py $(ARGS)
 
 test: $(VENV)/.test
-	$(PY) -m pytest $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/.lint
 	$(PY) -m ruff check .

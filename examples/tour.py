@@ -383,7 +383,9 @@ def lengths() -> tuple[Any, np.ndarray, np.ndarray]:
 @functools.cache
 def sketched() -> tuple[lrla.SketchedRidgeCV, float]:
     X, y, test = lengths()
-    return timed(lambda: lrla.SketchedRidgeCV(n_components=300, refit="ensemble", random_state=0).fit(X[~test], y[~test]))
+    return timed(
+        lambda: lrla.SketchedRidgeCV(n_components=300, refit="ensemble", random_state=0).fit(X[~test], y[~test])
+    )
 
 
 def ridge() -> Section:

@@ -6,3 +6,7 @@ class RankDeficientWarning(UserWarning):
 
     The result is complete all the same: trailing singular values are exactly zero, and the factors stay orthonormal.
     """
+
+
+class SketchBoundaryWarning(UserWarning):
+    """The best penalty lies at or below the smallest that sketches of this size imply: larger ones may predict better."""

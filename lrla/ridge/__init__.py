@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "SketchBoundaryWarning": "_estimator",
     "SketchedRidge": "_sketched_ridge",
     "SketchedRidgeCV": "_sketched_ridge_cv",
     "SketchedRidgeClassifierCV": "_sketched_ridge_classifier_cv",

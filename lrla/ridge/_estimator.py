@@ -35,10 +35,6 @@ KEPT_NAMES = ("n_features_in_", "feature_names_in_")  # by a stream that starts 
 KEPT = 1 << 25  # numbers of the vectors that `path_coef` needs
 
 
-class SketchBoundaryWarning(UserWarning):
-    """The best penalty lies at or below the smallest that sketches of this size imply: larger ones may predict better."""
-
-
 @dataclass(frozen=True)
 class Path:
     """What the coefficients of the ensemble at any penalty need: eigenvalues, vectors and projections of each member."""

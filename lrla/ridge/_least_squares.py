@@ -99,7 +99,8 @@ def sketched_lstsq(
         Non-zeros in each row of the sketch of kind "sparse_stack".  Default: 8, and 4 from 500 columns on, where these suffice.
     method : {"auto", "cholesky", "lsqr", "polyak", "sketch_and_solve"}
         "cholesky" solves with the Gram matrix of the preconditioned A, whose condition is about 10 whatever that of A was, and
-        corrects the solution one to four times: 2 to 3 m n^2 flops in matrix products, in float32 where that is enough.  "lsqr" and "polyak" (heavy ball, without inner products) iterate.
+        corrects the solution one to four times: 2 to 3 m n^2 flops in matrix products, in float32 where that is enough.
+        "lsqr" and "polyak" (heavy ball, without inner products) iterate.
         "sketch_and_solve" returns the solution of the sketched problem, whose residual is a few per cent above the smallest.
         "auto" is "cholesky" for dense A with n <= 700 and "lsqr" otherwise.
     tol : float, optional

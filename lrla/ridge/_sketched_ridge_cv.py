@@ -13,8 +13,9 @@ from sklearn.utils.metaestimators import available_if
 
 from lrla import _arrays, _validation
 from lrla._estimator import all_or_nothing
+from lrla.exceptions import SketchBoundaryWarning
 from lrla.ridge._ensemble import Ensemble, Problem
-from lrla.ridge._estimator import RidgeEstimator, SketchBoundaryWarning, _spread, positive_rows
+from lrla.ridge._estimator import RidgeEstimator, _spread, positive_rows
 from lrla.ridge._tuning import Tuned, grid, tune
 
 GROWTHS = 2  # times that n_components="auto" is doubled

@@ -8,10 +8,11 @@ import scipy.sparse as sp
 from sklearn.linear_model import Ridge, RidgeClassifierCV
 from sklearn.model_selection import KFold
 
-from lrla.ridge import SketchBoundaryWarning, SketchedRidge, SketchedRidgeClassifierCV, SketchedRidgeCV
+from lrla.exceptions import SketchBoundaryWarning
+from lrla.ridge import SketchedRidge, SketchedRidgeClassifierCV, SketchedRidgeCV
 from tests.contracts._cases import on_host
 
-ignore_boundary = pytest.mark.filterwarnings("ignore::lrla.ridge.SketchBoundaryWarning")
+ignore_boundary = pytest.mark.filterwarnings("ignore::lrla.exceptions.SketchBoundaryWarning")
 
 
 def data(rng, n=200, p=150, noise=8.0, targets=None):

@@ -93,7 +93,7 @@ def test_a_target_that_is_constant_needs_no_iteration(rng):
 @pytest.mark.parametrize("storage", STORAGE.values(), ids=STORAGE.keys())
 @pytest.mark.parametrize("method", ["direct", "cg", "sketched cg"])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.filterwarnings("ignore::lrla.ridge.SketchBoundaryWarning")
+@pytest.mark.filterwarnings("ignore::lrla.exceptions.SketchBoundaryWarning")
 def test_ridge_at_alpha_reproduces_the_model(storage, method, weighted, rng, monkeypatch):
     X, y = power_law(250, 300, rng)
     X[np.abs(X) < 0.2] = 0.0
