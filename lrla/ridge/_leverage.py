@@ -121,7 +121,7 @@ def sample_rows(A: Any, n_samples: int, probabilities: Any = "uniform", random_s
         Rows to expect; how many come is random, with a standard deviation below ``n_samples ** 0.5``.
     probabilities : {"uniform", "leverage", "root_leverage"} or array of shape (m,)
         What the probability of a row is proportional to, up to 1: nothing; its leverage, for squared losses; the root of it, for
-        losses |r|^p with p < 2; or the numbers given.
+        losses ``abs(r) ** p`` with p < 2; or the numbers given.
     random_state : None, int, RandomState or Generator
 
     Returns

@@ -36,9 +36,9 @@ class SketchTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
     Attributes
     ----------
     operator_ : SketchOperator
-        The sketch S, of shape (n_features, n_components_).
+        The sketch S, of shape (n_features, n_components).
     n_components_, n_features_in_ : int
-    components_ : array of shape (n_components_, n_features)
+    components_ : array of shape (n_components, n_features)
         The entries of S^T, made when they are asked for.
 
     Notes
@@ -127,7 +127,7 @@ class SketchTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
 
     @property
     def components_(self) -> Any:
-        """The entries of S^T, shape (n_components_, n_features), where the data of `fit` live."""
+        """The entries of S^T, shape (n_components, n_features), where the data of `fit` live."""
         op = self._fitted("operator_")
         _validation.check_memory(8.0 * op.n_in * op.n_out, "components_")
         S = op._tile(0, op.n_in, self._place)
@@ -147,7 +147,7 @@ class SketchTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
 
         Returns
         -------
-        array of shape (n_samples, n_components_)
+        array of shape (n_samples, n_components)
             Dense, in the dtype of X, and where X lives, which must be where the data of `fit` were.
         """
         check_is_fitted(self)
@@ -161,7 +161,7 @@ class SketchTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
 
         Parameters
         ----------
-        X : array-like or device array of shape (n_samples, n_components_)
+        X : array-like or device array of shape (n_samples, n_components)
 
         Returns
         -------
