@@ -102,7 +102,7 @@ def sketched_lstsq(
         corrects the solution one to four times: 2 to 3 m n^2 flops in matrix products, in float32 where that is enough.
         "lsqr" and "polyak" (heavy ball, without inner products) iterate.
         "sketch_and_solve" returns the solution of the sketched problem, whose residual is a few per cent above the smallest.
-        "auto" is "cholesky" for dense A with n <= 700 and "lsqr" otherwise.
+        "auto" is "cholesky" for dense A with n <= 2000 and "lsqr" otherwise.
     tol : float, optional
         Relative backward error to reach.  Default: all that the precision gives.
     max_iter : int, optional
@@ -259,7 +259,7 @@ def solve(
 def choose(system: System) -> str:
     """Gram matrices run at the speed of matrix products, sweeps at that of memory: which of them is over sooner."""
     dense = _arrays.kind(system.A) not in ("sparse", "device_sparse")
-    return "cholesky" if dense and system.shape[1] <= 700 else "lsqr"
+    return "cholesky" if dense and system.shape[1] <= 2000 else "lsqr"
 
 
 def sketch_rows(system: System, method: str, size: float | None) -> int:
