@@ -9,12 +9,14 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import lrla
+from lrla._threads import available_threads
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "numba", "array-api-compat", "threadpoolctl")
 OPTIONAL = ("pandas", "polars", "torch", "dask", "matplotlib")
 
 
 def main() -> None:
+    """Print versions, threads and GPU, and where the tour is."""
     print(f"lrla {lrla.__version__}, Python {platform.python_version()}, {platform.platform()}")
     print("libraries:", ", ".join(f"{name} {found(name)}" for name in LIBRARIES))
     print("optional: ", ", ".join(f"{name} {found(name)}" for name in OPTIONAL))
@@ -24,6 +26,7 @@ def main() -> None:
 
 
 def found(name: str) -> str:
+    """The installed version of a distribution, or a dash."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -31,17 +34,18 @@ def found(name: str) -> str:
 
 
 def threads() -> str:
-    import numba
+    """How many threads lrla's kernels and BLAS may use."""
     import numpy  # noqa: F401 (threadpoolctl sees the libraries that are loaded)
     from threadpoolctl import threadpool_info
 
     blas = ", ".join(
         f"{pool['num_threads']} in {pool['internal_api']}" for pool in threadpool_info() if pool["user_api"] == "blas"
     )
-    return f"{numba.get_num_threads()} in Numba; {blas or 'BLAS unknown'}; {os.cpu_count()} processors"
+    return f"{available_threads()} for lrla's kernels; {blas or 'BLAS unknown'}; {os.cpu_count()} processors"
 
 
 def gpu() -> str:
+    """The devices that CuPy finds, or why it finds none."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed (extras gpu-cuda12 and gpu-cuda13)"
     import cupy

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lrla._threads import available_threads
+
 DISTRIBUTIONS = ("lrla", "numpy", "scipy", "scikit-learn", "numba", "torch", "fbpca", "IncSVD")
 
 
@@ -123,7 +125,6 @@ def main(sections: dict[str, Callable[[argparse.Namespace], None]], description:
 
 def machine() -> str:
     """Processor, cores, threads and library versions."""
-    import numba
     import numpy  # noqa: F401 (loads the BLAS that is asked for its threads)
     from threadpoolctl import threadpool_info
 
@@ -131,7 +132,7 @@ def machine() -> str:
     libraries = ", ".join(f"{name} {found}" for name in DISTRIBUTIONS if (found := installed(name)))
     return (
         f"{processor()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}\n"
-        f"threads: numba {numba.get_num_threads()}, {pools}\n"
+        f"threads: lrla {available_threads()}, {pools}\n"
         f"Python {platform.python_version()}, {libraries}"
     )
 

@@ -26,6 +26,7 @@ COMFORT = 300  # |log2| up to which squares, and sums of squares, are far from o
 
 
 def other_side(side: Side) -> Side:
+    """The side that is not this one."""
     return "right" if side == "left" else "left"
 
 

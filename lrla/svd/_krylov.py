@@ -173,7 +173,7 @@ class GramSpace:
         return residuals, np.maximum(tol * self.theta, np.where(seen, noise, 0.0))
 
     def _noise(self, first: np.ndarray, factor: np.ndarray) -> np.ndarray:
-        """How far from true the residuals of these Ritz vectors can be by rounding (measured: less than half of it)."""
+        """How far from true the residuals of these Ritz vectors can be by rounding (measured: up to 0.9 of it)."""
         eps = _arrays.eps(self.op.dtype)
         noise = np.full(first.shape[1], 10.0 * eps * self.theta[0])
         if self.degree > 1:

@@ -11,10 +11,12 @@ from lrla import _validation
 
 
 def check_automatic(value: Any, name: str, automatic: int) -> int:
+    """A non-negative integer, or what "auto" stands for."""
     return automatic if isinstance(value, str) and value == "auto" else _validation.check_integer(value, name, 0)
 
 
 def check_dtype(dtype: Any) -> np.dtype | None:
+    """float32, float64 or None, as a NumPy dtype."""
     if dtype is None:
         return None
     if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
