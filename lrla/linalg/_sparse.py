@@ -235,10 +235,10 @@ class SparseOperator:
             np.subtract(Y, before, out=now)
             for _ in range(degree - 1):
                 Y = self._gram_panel(csr, now, 2.0 * slope)
-                for term in (before, now, now):
-                    Y -= term
+                np.subtract(Y, before, out=before)
+                for _ in range(2):
+                    before -= now
                 before, now = now, before
-                now[:] = Y
             result[part] = now[:-1, : len(result[part])].T
         return result
 

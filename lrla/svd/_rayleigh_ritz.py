@@ -9,7 +9,7 @@ import numpy as np
 
 from lrla import _arrays
 from lrla.linalg._blas_threads import mix
-from lrla.linalg._orthonormalize import complete_rows, orthonormalize
+from lrla.linalg._orthonormalize import complete_rows, gram, orthonormalize
 
 Rows = tuple[Any, np.ndarray, Any]  # left vectors as rows (k, m), singular values (k,), right vectors as rows (k, n)
 
@@ -17,13 +17,13 @@ Rows = tuple[Any, np.ndarray, Any]  # left vectors as rows (k, m), singular valu
 def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
     """The k best triplets of A within the row space of V: the SVD of ``A V^T``, by way of its orthonormal factor.
 
-    The singular values have an error quadratic in that of the space.
+    The singular values have an error quadratic in that of the space.  Signs are those that `finish` gives.
 
     Parameters
     ----------
     op : Operator of shape (m, n)
     V : array of shape (j, n)
-        Orthonormal rows, j >= k or all that there are.
+        Nearly orthonormal rows, j >= k or all that there are.
     k : int
 
     Returns
@@ -33,26 +33,35 @@ def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
     V : array of shape (min(j, k), n)
         Where A V^T lacks rank, U has fewer rows; see `finish`.
     """
-    W, lengths = _unit_rows(op.forward(V))
-    Q, R = orthonormalize(W)
+    Q, C, R = _factor(op.forward(V))
     if not R.shape[1]:
         return Q, np.zeros(0), V[:0, :]
-    F, s, Gt = np.linalg.svd((lengths[:, None] * R).T, full_matrices=False)
+    lam, E = np.linalg.eigh(gram(V))
+    upright = (E / np.sqrt(lam)) @ E.T  # times V: the orthonormal rows next to those of V
+    F, s, Gt = np.linalg.svd((upright @ R).T, full_matrices=False)
     j = min(k, len(s))
-    return rotate(F[:, :j], Q), s[:j], rotate(Gt[:j].T, V)
+    V = rotate((Gt[:j] @ upright).T, V)
+    sign = largest_signs(V)[:, None]
+    return rotate(C.T @ F[:, :j] * _arrays.to_host(sign).ravel(), Q), s[:j], V * sign
 
 
-def _unit_rows(W: Any) -> tuple[Any, np.ndarray]:
-    """W with rows of length 1, and their lengths: those of Ritz vectors are orthogonal then, and need one pass only.
+def _factor(W: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Q, C, R with ``W = R C Q`` and orthonormal rows in C Q, fewer than W has where W lacks rank.
 
-    Rows that are rounding noise beside the longest one stay so.
+    The rows of W are images of Ritz vectors: scaled to length 1 they are nearly orthogonal, so that one Gram matrix tells
+    C, and Q is W itself.  Otherwise C is the identity.
     """
-    xp = _arrays.namespace(W)
-    lengths = _arrays.to_host(xp.sqrt(xp.sum(W * W, axis=1))).astype(np.float64)
+    G = gram(W)
+    lengths = np.sqrt(np.maximum(np.diag(G), 0.0))
     longest = lengths.max(initial=0.0)
-    lengths = np.where(lengths > 10.0 * _arrays.eps(W.dtype) * longest, lengths, longest or 1.0)
+    lengths = np.where(lengths > 10.0 * _arrays.eps(W.dtype) * longest, lengths, longest or 1.0)  # noise stays so
+    lam, E = np.linalg.eigh(G / lengths / lengths[:, None])
+    if len(lam) and lam[0] > 0.5 * lam[-1]:
+        root = np.sqrt(lam)
+        return W, (E / root).T / lengths, lengths[:, None] * E * root
     inverse = _arrays.from_host((1.0 / lengths).astype(_arrays.real_dtype(W)), W)
-    return W * inverse[:, None], lengths
+    Q, R = orthonormalize(W * inverse[:, None])
+    return Q, np.eye(R.shape[1]), lengths[:, None] * R
 
 
 def rotate(F: np.ndarray, Q: Any) -> Any:
@@ -83,7 +92,9 @@ def finish(
     V = complete_rows(V[:rank, :], k, fresh_right)
     s = np.concatenate((s[:rank], np.zeros(k - rank)))
     sign = largest_signs(V)[:, None]
-    return (U * sign).T, s, V * sign, rank
+    if np.any(_arrays.to_host(sign) < 0.0):
+        U, V = U * sign, V * sign
+    return U.T, s, V, rank
 
 
 def largest_signs(rows: Any) -> Any:

@@ -285,8 +285,7 @@ def _krylov_to_tolerance(
         if ritz.status != "precision":
             break
         V = ritz.V
-    V = orthonormalize(_arrays.astype(ritz.V, full))[0]
-    return replace(ritz, V=V, n_products=n_products)
+    return replace(ritz, V=_arrays.astype(ritz.V, full), n_products=n_products)
 
 
 class _Fresh:
