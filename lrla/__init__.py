@@ -5,8 +5,7 @@ Names are loaded when they are first used, so that ``import lrla`` costs next to
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from lrla._lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -31,15 +30,4 @@ _PUBLIC = {
 }
 
 __all__ = [*_PUBLIC, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        value = getattr(import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'lrla' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _PUBLIC)

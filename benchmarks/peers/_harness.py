@@ -18,6 +18,8 @@ from typing import Any
 from lrla._threads import available_threads
 
 DISTRIBUTIONS = ("lrla", "numpy", "scipy", "scikit-learn", "numba", "torch", "fbpca", "IncSVD")
+# BLAS threads of the one before go on spinning for some 30 ms, on the processors that the next one needs
+PAUSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def compare(methods: Sequence[Method], repeats: int) -> list[Row]:
 def once(method: Method) -> tuple[Any, float]:
     arguments = () if method.prepare is None else (method.prepare(),)
     gc.collect()
+    time.sleep(PAUSE)
     start = time.perf_counter()
     result = method.run(*arguments)
     return result, time.perf_counter() - start

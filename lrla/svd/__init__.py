@@ -4,25 +4,17 @@ Names are loaded when they are first used: dense batch work then needs no compil
 estimators.
 """
 
-from importlib import import_module
-from typing import Any
+from lrla._lazy import lazy
 
 _PUBLIC = {
-    "PCA": "_pca",
-    "IncrementalPCA": "_incremental_pca",
-    "TruncatedSVD": "_truncated_svd",
-    "UpdatableSVD": "_updatable_svd",
-    "qb": "_qb",
-    "randomized_svd": "_randomized",
-    "truncated_svd": "_truncated",
+    "PCA": "lrla.svd._pca",
+    "IncrementalPCA": "lrla.svd._incremental_pca",
+    "TruncatedSVD": "lrla.svd._truncated_svd",
+    "UpdatableSVD": "lrla.svd._updatable_svd",
+    "qb": "lrla.svd._qb",
+    "randomized_svd": "lrla.svd._randomized",
+    "truncated_svd": "lrla.svd._truncated",
 }
 
 __all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        value = getattr(import_module(f"lrla.svd.{_PUBLIC[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'lrla.svd' has no attribute {name!r}")
+__getattr__, __dir__ = lazy(__name__, _PUBLIC)

@@ -29,7 +29,7 @@ def loaded(run_python, use):
 
 def test_import_loads_nothing_but_the_package_itself(run_python):
     after_import, ours, _ = loaded(run_python, "")
-    assert ours == ["lrla"]
+    assert ours == ["lrla", "lrla._lazy"]
     assert not after_import & {"numpy", "scipy", "sklearn", "numba", "pandas", *OPTIONAL}
 
 
