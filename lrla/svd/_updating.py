@@ -5,7 +5,8 @@ need of them are the products with the new data.  Symbols:
 
 =========  =====================================================================================================
 E (s x n)  new rows;  C = E V (s x r) their part in the span of V, N = E E^T (s x s) their Gram matrix
-R^T, B     E - C V^T = R^T Q^T with Q = (E - C V^T)^T B orthonormal (n x q): R^T is called `Rt` (s x q), B is (s x q)
+R^T, B     E - C V^T = R^T Q^T with Q = (E - C V^T)^T B orthonormal (n x q): R^T is called `Rt` (s x q), B is (s x q) and
+           known by its products
 M          the small matrix whose SVD F S G^T is the update: [[diag(s), 0], [C, R^T]] for new rows
 T, H       a factor becomes V T + E^T H, where H = B G_bottom and T = G_top - C^T H
 =========  =====================================================================================================
@@ -25,12 +26,13 @@ sketching", SIAM J. Comput. 45(5), 2016, arXiv:1501.01711.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from lrla.linalg._blas_threads import small_blas
 from lrla.svd import _kernels
@@ -75,7 +77,8 @@ class Residual(NamedTuple):
     Attributes
     ----------
     Rt : ndarray of shape (s, q)
-    B : ndarray of shape (s, q)
+    times_B : callable
+        The product of B (s, q) with an array of shape (q, j).
     lengths : ndarray of shape (s,)
         Those of the rows of E.
     pivots : ndarray of shape (q,)
@@ -88,7 +91,7 @@ class Residual(NamedTuple):
     """
 
     Rt: np.ndarray
-    B: np.ndarray
+    times_B: Callable[[np.ndarray], np.ndarray]
     lengths: np.ndarray
     pivots: np.ndarray
     smallest: float = 0.0
@@ -112,22 +115,33 @@ def residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float) -> R
         some = gram.diagonal().max() > tol  # LAPACK compares only the later pivots with tol
         L, order, q, _ = lapack.dpstrf(gram.T, tol=tol, lower=1, overwrite_a=1)
         q = q if some else 0
-        Rt, B, order = np.zeros((len(N), q)), np.zeros((len(N), q)), order - 1
         if q == 0:
-            return Residual(Rt, B, lengths, np.zeros(0))
-        Lt, scale = np.triu(L.T[:q]), scale[order]
+            return _nothing(lengths)
+        Lt, order, Rt = np.triu(L.T[:q]), order - 1, np.empty((len(N), q))
+        scale = scale[order]
         Rt[order] = scale * Lt.T
-        B[order[:q]] = lapack.dtrtri(Lt[:, :q].T, lower=1)[0].T / scale[:q]
+
+    def times_B(X: np.ndarray) -> np.ndarray:
+        product = np.zeros((len(N), X.shape[1]))
+        product[order[:q]] = blas.dtrsm(1.0, Lt[:, :q].T, X.T, side=1, lower=1).T / scale[:q]
+        return product
+
     smallest = Lt[q - 1, q - 1] * scale[q - 1, 0]
-    return Residual(Rt, B, lengths, Lt.diagonal() ** 2, float(smallest))
+    return Residual(Rt, times_B, lengths, Lt.diagonal() ** 2, float(smallest))
+
+
+def _nothing(lengths: np.ndarray) -> Residual:
+    """Of rows that lie in the span of V."""
+    count = len(lengths)
+    return Residual(np.zeros((count, 0)), lambda X: np.zeros((count, X.shape[1])), lengths, np.zeros(0))
 
 
 def _residual_of_row(square: float, lengths: np.ndarray, tol: float) -> Residual:
     whole = lengths[0] ** 2
     if not square > tol * whole:
-        return Residual(np.zeros((1, 0)), np.zeros((1, 0)), lengths, np.zeros(0))
+        return _nothing(lengths)
     length = math.sqrt(square)
-    return Residual(np.array([[length]]), np.array([[1 / length]]), lengths, np.array([square / whole]), length)
+    return Residual(np.array([[length]]), lambda X: X / length, lengths, np.array([square / whole]), length)
 
 
 def leading_residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float, rank: int) -> Residual:
@@ -140,7 +154,9 @@ def leading_residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: flo
     root = np.sqrt(values[:q])
     lost = float(np.maximum(values[q:], 0.0).sum()) if q == rank else 0.0
     basis = vectors[:, :q]
-    return Residual(basis * root, basis / root, lengths, values[:q] / longest, float(root[-1:].sum()), lost)
+    return Residual(
+        basis * root, lambda X: (basis / root) @ X, lengths, values[:q] / longest, float(root[-1:].sum()), lost
+    )
 
 
 class RowUpdate(NamedTuple):
@@ -174,7 +190,7 @@ def append_rows(s: np.ndarray, C: np.ndarray, rest: Residual, truncation: Trunca
         if F is None:
             F, kept, G, lost = _decomposed(_row_matrix(s, C, rest), truncation)
         F, G = oriented(F, G, r)
-        H = rest.B @ G[r:]
+        H = rest.times_B(G[r:])
         return RowUpdate(kept, G[:r] - C.T @ H, H, F[:r], F[r:], lost + rest.lost, _noise(rest, H))
 
 
@@ -219,7 +235,7 @@ def change_low_rank(
         M[range(r), range(r)] += s
         F, kept, G, lost = _decomposed(M, truncation)
         F, G = oriented(F, G, r)
-        left_H, right_H = left.B @ F[r:], right.B @ G[r:]
+        left_H, right_H = left.times_B(F[r:]), right.times_B(G[r:])
         left_T, right_T = F[:r] - Cu.T @ left_H, G[:r] - Cv.T @ right_H
     noise = _noise(left, left_H), _noise(right, right_H)
     return LowRankUpdate(kept, left_T, left_H, right_T, right_H, lost, *noise)
