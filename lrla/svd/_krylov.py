@@ -74,17 +74,19 @@ class Schedule:
 
 
 class RowBasis:
-    """Orthonormal rows in preallocated memory; the last `size - last` of them are the block to be multiplied next."""
+    """Orthonormal rows in preallocated memory: those from `last` on are the block to be multiplied next, those from
+    `near` to `last` the block before it.
+    """
 
     def __init__(self, op: Any, rows: int, length: int, start: Any):
         self.P = op.empty((rows, length))
         self.dtype = op.dtype
-        self.last = self.size = 0
+        self.near = self.last = self.size = 0
         self.append(start)
 
     def append(self, X: Any) -> None:
         """Add rows that are orthonormal and orthogonal to the basis; they are the next block."""
-        self.last, self.size = self.size, self.size + X.shape[0]
+        self.near, self.last, self.size = self.last, self.size, self.size + X.shape[0]
         self.P[self.last : self.size, :] = X
 
     @property
@@ -92,9 +94,9 @@ class RowBasis:
         """The rows to be multiplied next."""
         return self.P[self.last : self.size, :]
 
-    def project(self, W: Any) -> tuple[Any, Any]:
-        """The part of W orthogonal to the basis, and its coefficients W P^T."""
-        P = self.P[: self.size, :]
+    def project(self, W: Any, first: int = 0) -> tuple[Any, Any]:
+        """The part of W orthogonal to the basis from row `first` on, and its coefficients W P^T there."""
+        P = self.P[first : self.size, :]
         c = overlap(W, P)
         return W - mix(c, P), c
 
@@ -116,7 +118,7 @@ class RowBasis:
     def restart(self, Y: np.ndarray) -> None:
         """Replace the basis by the vectors with coefficients Y."""
         self.P[: Y.shape[1], :] = self.combine(Y)
-        self.last, self.size = 0, Y.shape[1]
+        self.near, self.last, self.size = 0, 0, Y.shape[1]
 
 
 class GramSpace:
@@ -147,15 +149,20 @@ class GramSpace:
         return self.filter.degree
 
     def multiply(self) -> Any:
-        """Multiply the newest block; returns the next one, what the product has outside the basis."""
+        """Multiply the newest block; returns the next one, what the product has outside the basis.
+
+        A product has no part but rounding in blocks older than the one before (Lanczos' three terms).  Where the basis is
+        the cost, one projection on all of it, after the first scaling, is enough.
+        """
         right, new = self.right, slice(self.right.last, self.right.size)
-        W, c = right.project(self.filter.apply(self.op, right.block))
+        first = right.near if self.degree > 1 else 0
+        W, c = right.project(self.filter.apply(self.op, right.block), first)
         c = _arrays.to_host(c).astype(np.float64)
         norms = np.linalg.norm(c, axis=1)
         # f(A^T A) of a direction without energy is 1 or -1: what is small beside f(theta_1) is no noise
         scale = float(np.abs(self.H).max()) if self.degree == 1 else 0.0
         X, self.R = orthonormalize(W, scale=scale, project=lambda X, size: right.project(X)[0])
-        self.H[new, : right.size], self.H[: right.size, new] = c, c.T
+        self.H[new, first : right.size], self.H[first : right.size, new] = c, c.T
         self.size[new] = np.hypot(norms, np.linalg.norm(self.R, axis=1))
         return X
 
@@ -205,7 +212,7 @@ class GramSpace:
             return X
         self.least = 3 * self.k // 2
         X, _ = orthonormalize(self.right.combine(self.Y @ (self.filter.values(theta)[:, None] * first.T)))
-        self.right.size = self.right.last = 0
+        self.right.near = self.right.last = self.right.size = 0
         self.H[:] = 0.0
         return X
 
