@@ -53,7 +53,9 @@ class Filter:
         return theta, factor
 
 
-def choose(theta: np.ndarray, weights: np.ndarray, k: int, orthogonalization: float, worst: float) -> Filter:
+def choose(
+    theta: np.ndarray, weights: np.ndarray, k: int, orthogonalization: float, worst: float, largest: float
+) -> Filter:
     """The filter for the k largest eigenvalues of an operator after a few Krylov steps from random vectors.
 
     Parameters
@@ -66,6 +68,8 @@ def choose(theta: np.ndarray, weights: np.ndarray, k: int, orthogonalization: fl
         Its cost for a vector over that of a product: decides the degree that is wanted.
     worst : float
         Largest ratio f(theta_1) / f(theta_k) that the precision allows: decides the degree that is possible.
+    largest : float
+        And the largest f(theta_1).
     """
     expected = np.cumsum(weights) - weights / 2.0
     cut = float(np.interp(SURPLUS * k, expected, theta))
@@ -73,7 +77,9 @@ def choose(theta: np.ndarray, weights: np.ndarray, k: int, orthogonalization: fl
     degree = int(np.clip(round(1.0 + 4.0 * orthogonalization), 1, MAX_DEGREE))
     while degree > 1:
         candidate = Filter(degree, cut)
-        if cut > 0.0 and candidate.values(theta[:1])[0] <= worst * candidate.values(np.asarray([kth]))[0]:
-            return candidate
+        if cut > 0.0:
+            highest, wanted = candidate.values(np.asarray([theta[0], kth]))
+            if highest <= min(worst * wanted, largest):
+                return candidate
         degree -= 1
     return Filter()

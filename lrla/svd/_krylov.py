@@ -20,7 +20,7 @@ import numpy as np
 
 from lrla import _arrays
 from lrla.linalg._blas_threads import mix, overlap
-from lrla.linalg._orthonormalize import gram, orthonormalize
+from lrla.linalg._orthonormalize import orthonormalize
 from lrla.svd._filter import Filter, choose
 
 # Steps from random vectors after which the spectrum is judged.
@@ -131,17 +131,14 @@ class GramSpace:
     Ritz vectors have little: the sum is far below ``eps f(theta_1)`` for them.
     """
 
-    def __init__(
-        self, op: Any, k: int, block: int, start: Any, *, sees_copies: bool = False, orthogonalization: float = 0.0
-    ):
+    def __init__(self, op: Any, k: int, block: int, start: Any, *, orthogonalization: float = 0.0):
         self.op, self.k, self.block, self.orthogonalization = op, k, block, orthogonalization
-        self.sees_copies = sees_copies
         self.filter, self.survey = Filter(), SURVEY_STEPS if orthogonalization else 0
         self.capacity = min(max((4 if self.survey else 3) * k + 2 * block, start.shape[0] + block), op.shape[1])
-        self.right = RowBasis(op, self.capacity + block + _probe_width(block), op.shape[1], start)
+        self.right = RowBasis(op, self.capacity + 2 * block, op.shape[1], start)
         self.H = np.zeros((self.right.P.shape[0],) * 2)
         self.least = k  # vectors before it is worth looking for k triplets
-        self.size, self.first = np.zeros(len(self.H)), start.shape[0]
+        self.size, self.lost, self.first = np.zeros(len(self.H)), np.zeros(len(self.H)), start.shape[0]
 
     @property
     def degree(self) -> int:
@@ -162,6 +159,8 @@ class GramSpace:
         # f(A^T A) of a direction without energy is 1 or -1: what is small beside f(theta_1) is no noise
         scale = float(np.abs(self.H).max()) if self.degree == 1 else 0.0
         X, self.R = orthonormalize(W, scale=scale, project=lambda X, size: right.project(X)[0])
+        dropped = X.shape[0] < W.shape[0]
+        self.lost[new] = _row_norms(W - mix(_arrays.from_host(self.R.astype(right.dtype), W), X)) if dropped else 0.0
         self.H[new, first : right.size], self.H[first : right.size, new] = c, c.T
         self.size[new] = np.hypot(norms, np.linalg.norm(self.R, axis=1))
         return X
@@ -174,24 +173,37 @@ class GramSpace:
         self.values, self.Y = values[::-1], Y[:, ::-1]
         first = self.Y[:, : self.k]
         self.theta, factor = self.filter.invert(self.values[: self.k])
-        residuals = factor * np.linalg.norm(self.R.T @ first[right.last : right.size], axis=0)
-        noise = self._noise(first, factor)
+        left = np.hypot(
+            np.linalg.norm(self.R.T @ first[right.last : right.size], axis=0), self._norms(self.lost, first)
+        )
+        residuals, noise = factor * left, self._noise(first, factor)
         # what is missing or small may be there, below what squaring leaves of it; or the cut of the filter is too high
         seen = np.isfinite(factor)
         cut_too_high = not seen.all() and right.size + self.block > self.capacity
         drowned = np.any((noise > np.maximum(tol * self.theta, residuals))[seen])
-        self.blind = right.size < self.k or cut_too_high or bool(drowned)
+        limits = np.maximum(tol * self.theta, np.where(seen, noise, 0.0))
+        ended = self.R.shape[1] == 0 and bool(np.any(residuals > limits))  # what goes on is below rounding
+        self.blind = right.size < self.k or cut_too_high or bool(drowned) or ended
         self.s = np.sqrt(np.maximum(self.theta, 0.0))
         self.residuals = np.divide(residuals, self.s, out=np.zeros_like(residuals), where=self.s > 0.0)
-        return residuals, np.maximum(tol * self.theta, np.where(seen, noise, 0.0))
+        return residuals, limits
 
     def _noise(self, first: np.ndarray, factor: np.ndarray) -> np.ndarray:
-        """How far from true the residuals of these Ritz vectors can be by rounding (measured: up to 0.9 of it)."""
+        """How far from true the residuals of these Ritz vectors can be by rounding (measured: up to 0.9 of it).
+
+        The eigenvectors of H are right beside its norm only, which a filter makes huge: what they miss is measured.
+        """
         eps = _arrays.eps(self.op.dtype)
         noise = np.full(first.shape[1], 10.0 * eps * self.theta[0])
         if self.degree > 1:
-            noise += 4.0 * eps * factor * np.linalg.norm(self.size[: len(first), None] * first, axis=0)
+            noise += 4.0 * eps * factor * self._norms(self.size, first)
+            size = self.right.size
+            noise += factor * np.linalg.norm(self.H[:size, :size] @ first - first * self.values[: self.k], axis=0)
         return noise
+
+    def _norms(self, sizes: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        """What vectors with coefficients Y (size, j) have of something that has these sizes for the basis vectors."""
+        return np.linalg.norm(sizes[: len(Y), None] * Y, axis=0)
 
     def tune(self, X: Any, tol: float) -> Any:
         """After the first steps from random vectors, see whether a filter pays; returns the block to be multiplied next.
@@ -206,8 +218,10 @@ class GramSpace:
         first = self.Y[:block, :]
         weights = np.sum(first**2, axis=0) * (n / block)
         theta = np.maximum(self.values, 0.0)
-        worst = 30.0 * tol / _arrays.eps(self.op.dtype)
-        self.filter = choose(theta, weights, self.k, self.orthogonalization, worst)
+        # the running error of the products, and that of the eigenvectors of H, which is in float64 (measured)
+        worst = tol * min(30.0 / _arrays.eps(self.op.dtype), 0.15 / _arrays.eps(np.float64))
+        largest = 1e-3 * float(np.sqrt(np.finfo(self.op.dtype).max))  # squares have to be numbers
+        self.filter = choose(theta, weights, self.k, self.orthogonalization, worst, largest)
         if self.filter.degree == 1:
             return X
         self.least = 3 * self.k // 2
@@ -216,12 +230,6 @@ class GramSpace:
         self.H[:] = 0.0
         return X
 
-    def look(self, Z: Any) -> tuple[float, Any]:
-        """The largest singular value of A on the span of orthonormal rows Z, and A^T A Z."""
-        Y = self.op.gram(Z)
-        H = _arrays.to_host(Z @ Y.T).astype(np.float64)
-        return float(np.sqrt(max(np.linalg.eigvalsh((H + H.T) / 2.0)[-1], 0.0))), Y
-
     def restart(self) -> None:
         """Keep the k + block best Ritz vectors; the coupling to the next block enters H with its product."""
         self.survey = 0
@@ -229,12 +237,18 @@ class GramSpace:
         self.right.restart(self.Y[:, :kept])
         self.H[:] = 0.0
         self.H[:kept, :kept] = np.diag(self.values[:kept])
-        inherited = np.linalg.norm(self.size[: len(self.Y), None] * self.Y[:, :kept], axis=0)
-        self.size[:kept] = inherited + self.values[0] / np.sqrt(self.op.shape[1])
+        kept_vectors = self.Y[:, :kept]
+        self.size[:kept] = self._norms(self.size, kept_vectors) + self.values[0] / np.sqrt(self.op.shape[1])
+        self.lost[:kept] = self._norms(self.lost, kept_vectors)
 
     def vectors(self) -> Any:
         """The k best right Ritz vectors, as rows."""
         return self.right.combine(self.Y[:, : self.k])
+
+
+def _row_norms(W: Any) -> np.ndarray:
+    xp = _arrays.namespace(W)
+    return _arrays.to_host(xp.sqrt(xp.sum(W * W, axis=1))).astype(np.float64)
 
 
 class BidiagonalSpace:
@@ -242,11 +256,10 @@ class BidiagonalSpace:
 
     blind, degree = False, 1
 
-    def __init__(self, op: Any, k: int, block: int, start: Any, *, sees_copies: bool = False):
+    def __init__(self, op: Any, k: int, block: int, start: Any):
         self.op, self.k, self.block, self.least = op, k, block, k
-        self.sees_copies = sees_copies
         self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block), *op.shape)
-        rows = self.capacity + block + _probe_width(block)
+        rows = self.capacity + 2 * block
         self.right = RowBasis(op, rows, op.shape[1], start)
         self.left = RowBasis(op, rows, op.shape[0], op.empty((0, op.shape[0])))
         self.T = np.zeros((rows, rows))
@@ -271,11 +284,6 @@ class BidiagonalSpace:
         self.all = s
         return self.residuals, np.maximum(tol * self.s, 10.0 * _arrays.eps(self.op.dtype) * self.s[0])
 
-    def look(self, Z: Any) -> tuple[float, Any]:
-        """The largest singular value of A on the span of orthonormal rows Z, and A^T A Z."""
-        Y = self.op.forward(Z)
-        return float(np.sqrt(max(np.linalg.eigvalsh(gram(Y))[-1], 0.0))), self.op.adjoint(Y)
-
     def restart(self) -> None:
         """Keep the k + block best triplets; the coupling to the next block enters T with its product."""
         kept = min(self.k + self.block, self.left.size, self.right.size)
@@ -293,7 +301,9 @@ class BidiagonalSpace:
         return self.right.combine(self.Gt[: self.k].T)
 
 
-def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progress: Any) -> Ritz:
+def block_krylov(
+    space: Any, *, tol: float, max_iter: int, fresh: Fresh, progress: Any, generic: int, least_steps: int = 1
+) -> Ritz:
     """Let a Krylov space grow, with thick restarts, until its k leading Ritz vectors have converged.
 
     Parameters
@@ -307,30 +317,38 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
     fresh : callable
         ``fresh(j)`` returns j new random rows (j, n).
     progress : Progress
+    generic : int
+        How many random rows are among those to start from.
+    least_steps : int
+        Steps to be taken whatever the residuals are.
 
     Returns
     -------
     Ritz
     """
     k, right, schedule = space.k, space.right, Schedule()
+    copies = Copies(generic, progress.iteration, least_steps)
     n_products, n_converged, status = 0, 0, ""
     while not status:
         n_products += space.degree * (right.size - right.last)
         X = space.multiply()
         full = right.size + X.shape[0] > space.capacity
-        last = progress.iteration + 1 >= max_iter
-        if full or last or X.shape[0] == 0 or (right.size >= space.least and schedule.due(progress.iteration)):
+        step, last = progress.iteration, progress.iteration + 1 >= max_iter
+        if full or last or X.shape[0] == 0 or (right.size >= space.least and schedule.due(step)):
             residuals, limits = space.decompose(tol)
             n_converged = int(np.sum(residuals <= limits))
-            schedule.checked(progress.iteration, residuals, limits, space.degree)
+            schedule.checked(step, residuals, limits, space.degree)
             complete = X.shape[0] == 0 or n_converged == k
             if space.blind and (complete or right.size >= 2 * k):
                 status = "precision"
             elif complete:
-                found, used = (None, 0) if space.sees_copies else probe(space, X, fresh, tol)
-                n_products += used
-                status = "" if found is not None else "converged" if right.size >= k else "exhausted"
-                X = found
+                seen = copies.seen(space, tol, step, exhausted=X.shape[0] == 0)
+                if not seen and (X.shape[0] == 0 or step >= copies.until):
+                    kept = min(k + space.block, right.size) if full else right.size
+                    more = copies.ask(space, X, fresh, step, right.P.shape[0] - kept - X.shape[0])
+                    seen, X = more is X, more
+                if seen:
+                    status = "converged" if right.size >= k else "exhausted"
         stopped = progress.step(n_converged=n_converged, residual=schedule.ratio * tol)
         if not status and (stopped or last):
             status = "stopped" if stopped else "max_iter"
@@ -342,47 +360,43 @@ def block_krylov(space: Any, *, tol: float, max_iter: int, fresh: Fresh, progres
     return Ritz(space.vectors(), space.s, space.residuals, n_products, n_converged, status)
 
 
-def probe(space: Any, X: Any, fresh: Fresh, tol: float) -> tuple[Any | None, int]:
-    """Look for what a Krylov space cannot see: copies of a repeated singular value beyond the width of its blocks.
+class Copies:
+    """Watches for copies of a repeated singular value that a Krylov space cannot see.
 
-    A space that began with k random vectors or more has seen all copies that matter (`sees_copies`), and needs no probe.
-
-    Random vectors orthogonal to the basis take two steps of A^T A.  They may lie in the pending block X, which can hold the
-    missing copy itself, coupled to the basis by rounding only.
-
-    Returns
-    -------
-    found : array or None
-        None when they see nothing above s_k (or, if the basis is smaller than k, nothing at all); else the pending block
-        together with the new directions, to be multiplied next.
-    n_products : int
+    A space that grows from b random vectors holds b copies at most, but for rounding.  So copies can be missing only where
+    b nearly equal values have been found, or where there is nothing left to multiply.  Then random vectors join, for as many
+    steps as the first ones had; all copies are there when these bring nothing new.
     """
-    op, basis, s = space.op, space.right, space.s
-    count = min(_probe_width(max(X.shape[0], 1)), op.shape[1] - basis.size - X.shape[0])
-    if count <= 0:
-        return None, 0
 
-    def project(Z: Any, size: float = 0.0) -> Any:
-        return basis.project(Z)[0]
+    def __init__(self, generic: int, step: int, least_steps: int):
+        self.generic, self.born, self.until = generic, step, step + least_steps - 1
+        self.before: np.ndarray | None = None
 
-    def beside_X(Z: Any, size: float = 0.0) -> Any:
-        Z = project(Z)
-        return Z - (Z @ X.T) @ X
+    def seen(self, space: Any, tol: float, step: int, exhausted: bool) -> bool:
+        """Tell whether all copies that matter have been seen, after a step at which everything else is complete."""
+        s = space.s
+        if step < self.until and not exhausted:
+            return False
+        if self.before is not None and len(s) == len(self.before) and np.allclose(s, self.before, tol, 0.0):
+            return True
+        noise = 10.0 * np.sqrt(space.op.shape[1]) * _arrays.eps(space.op.dtype) * s.max(initial=0.0)
+        later = s[self.generic - 1 :]
+        equal = s[: len(later)] - later <= float(np.clip(tol, 1e-4, 1e-3)) * s[: len(later)]
+        return space.right.size >= space.k and not np.any(equal & (later > noise))
 
-    eps, top = _arrays.eps(op.dtype), float(s[0]) if len(s) else 0.0
-    Y = fresh(count)
-    for used in (count, 2 * count):
-        Z, _ = orthonormalize(project(Y), project=project)
-        if Z.shape[0] == 0:
-            return None, used - count
-        seen, Y = space.look(Z)
-    bar = s[space.k - 1] * (1.0 + tol) if basis.size >= space.k else 0.0
-    if seen <= max(bar, 10.0 * np.sqrt(op.shape[1]) * eps * top):
-        return None, used
-    Z, _ = orthonormalize(beside_X(project(Y)), project=beside_X)
-    found = op.xp.concat((X, Z), axis=0)
-    return (found if found.shape[0] else None), used
+    def ask(self, space: Any, X: Any, fresh: Fresh, step: int, room: int) -> Any:
+        """The pending block with new random directions, at most `room` of them; X itself if none can be added."""
+        basis = space.right
+        count = min(space.block, room, space.op.shape[1] - basis.size - X.shape[0])
+        if count <= 0:
+            return X
 
+        def beside(Z: Any, size: float = 0.0) -> Any:
+            Z = basis.project(Z)[0]
+            return Z - (Z @ X.T) @ X
 
-def _probe_width(block: int) -> int:
-    return max(4, block // 4)
+        Z, _ = orthonormalize(beside(fresh(count)), project=beside)
+        self.generic += Z.shape[0]
+        self.before = space.s
+        self.born, self.until = step, step + max(2, step - self.born)
+        return space.op.xp.concat((X, Z), axis=0)

@@ -270,16 +270,20 @@ def _krylov_to_tolerance(
     V, n_products = v0, 0
     for space, precision in [*rounds, (_krylov.BidiagonalSpace, full)]:
         side = op.astype(precision)
-        start, _ = orthonormalize(stream(block, side) if V is None else _arrays.astype(V, precision))
-        options: dict[str, Any] = {"sees_copies": V is None and start.shape[0] >= k}
-        if space is _krylov.GramSpace and V is None:
-            options["orthogonalization"] = cost
+        rows, steps = stream(min(block, op.shape[1] - (0 if V is None else V.shape[0])), side), 1
+        generic = rows.shape[0]
+        if V is not None:
+            rows, steps = op.xp.concat((_arrays.astype(V, precision), rows), axis=0), 3
+        start, _ = orthonormalize(rows)
+        options = {"orthogonalization": cost} if space is _krylov.GramSpace and V is None else {}
         ritz = _krylov.block_krylov(
             space(side, k, block, start, **options),
             tol=tol,
             max_iter=max_iter,
             fresh=partial(stream, op=side),
             progress=progress,
+            generic=generic,
+            least_steps=steps,
         )
         n_products += ritz.n_products
         if ritz.status != "precision":
@@ -305,7 +309,7 @@ class _Fresh:
 def _block(k: int, kind: str) -> int:
     """Vectors at a time.  Narrow blocks need fewer products in all, and sparse products come in widths of 8, 16 and 32.
 
-    A dense product takes hardly longer with 64 vectors than with 32, and a block wider than k needs no probe at the end.
+    A dense product takes hardly longer with 64 vectors than with 32, and a block wider than k sees all copies of a value.
     """
     if kind in ("sparse", "operator"):
         return 8 if k <= 40 else 16

@@ -59,11 +59,12 @@ def test_the_residual_factor_is_a_bound(rng, degree):
 def test_the_density_of_states_finds_the_cut():
     """Ritz values that stand for 1, 2, 7 and 990 eigenvalues."""
     theta, weights = np.array([100.0, 50.0, 20.0, 1.0]), np.array([1.0, 2.0, 7.0, 990.0])
-    poly = choose(theta, weights, 4, orthogonalization=10.0, worst=1e12)
+    poly = choose(theta, weights, 4, orthogonalization=10.0, worst=1e12, largest=1e150)
     assert poly.degree == _filter.MAX_DEGREE
     assert 20.0 < poly.cut < 50.0  # above it 6 = 1.5 k eigenvalues are expected
-    assert choose(theta, weights, 4, orthogonalization=0.0, worst=1e12).degree == 1
-    assert choose(theta, weights, 4, orthogonalization=10.0, worst=1.0).degree == 1
+    assert choose(theta, weights, 4, orthogonalization=0.0, worst=1e12, largest=1e150).degree == 1
+    assert choose(theta, weights, 4, orthogonalization=10.0, worst=1.0, largest=1e150).degree == 1
+    assert choose(theta, weights, 4, orthogonalization=10.0, worst=1e12, largest=1.0).degree == 1
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-6])
