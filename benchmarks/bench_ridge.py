@@ -22,7 +22,7 @@ def data(n: int, p: int) -> tuple[np.ndarray, np.ndarray]:
 class Tuning:
     """`SketchedRidgeCV`, sketched and exact."""
 
-    params = (("sparse_stack", "gaussian", "srdct", None), SIZES)
+    params = (("auto", "sparse_stack", "gaussian", "srdct", None), SIZES)
     param_names = ("sketch", "size")
     timeout = 300
 

@@ -58,7 +58,8 @@ def quiet(fit: Callable[[], Any]) -> Callable[[], Any]:
 
 def described(model: Any, seconds: float) -> str:
     boundary = ", at the boundary (there was a warning)" if getattr(model, "mu_at_boundary_", False) else ""
-    return f"alpha {model.alpha_:.4g}{boundary}"
+    itself = ", X itself" if getattr(model, "sketch_", "") is None else ""
+    return f"alpha {model.alpha_:.4g}{itself}{boundary}"
 
 
 def judge(X: np.ndarray, y: np.ndarray) -> Callable[[Any], float]:

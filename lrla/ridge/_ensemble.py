@@ -23,8 +23,10 @@ from lrla.ridge._path import (
     shrunken,
 )
 from lrla.ridge._risk import Curves
+from lrla.sketch import make_sketch
 
 TARGET_BUDGET = 1 << 27  # residuals (rows x penalties x targets) that are kept at a time
+KEPT = 1 << 25  # numbers of the vectors of a `KeptPath`
 LARGEST = 1e290  # of a penalty inside: beyond it nothing is left to fit anyway
 
 
@@ -192,21 +194,21 @@ class Ensemble:
     # ------------------------------------------------------------------------------------------------ the whole
 
     def sweep(self, lambdas: np.ndarray, targets: slice, criterion: str) -> Sweep:
-        """Mean corrected residuals over the members, mean leverages, and the risk of single members."""
+        """Mean corrected residuals over the members, mean leverages, and the risk of each member."""
         xp = _arrays.namespace(self.problem.y)
-        weights = self._shares()
+        weights = self.shares()
         total: Any = 0.0
         leverage: Any = 0.0
-        single = np.zeros((len(lambdas), len(range(int(self.problem.y.shape[1]))[targets])))
+        members = []
         defined = np.ones(len(lambdas), dtype=bool)
         for one in self._each(lambda k: self.residuals(k, lambdas, targets, criterion)):
             total, leverage = total + one.values / self.size, leverage + one.leverage / self.size
-            squares = xp.sum(weights[:, None, None] * one.values * one.values, axis=0)
-            single += _arrays.to_host(squares) / self.size
+            members.append(_arrays.to_host(xp.sum(weights[:, None, None] * one.values * one.values, axis=0)))
             defined &= one.defined
-        return Sweep(total, leverage, single, defined)
+        return Sweep(total, leverage, np.stack(members), defined)
 
-    def _shares(self) -> Any:
+    def shares(self) -> Any:
+        """Weights of the rows that sum to 1, (n,)."""
         root, y = self.problem.root, self.problem.y
         xp = _arrays.namespace(y)
         if root is None:
@@ -225,12 +227,12 @@ class Ensemble:
     def curves_of(self, swept: Sweep) -> Curves:
         """Risk curves (L, T) in the units of y."""
         xp = _arrays.namespace(swept.values)
-        squares = xp.sum(self._shares()[:, None, None] * swept.values * swept.values, axis=0)
+        squares = xp.sum(self.shares()[:, None, None] * swept.values * swept.values, axis=0)
         ensemble = np.array(_arrays.to_host(squares))
-        single = swept.single.copy()
-        ensemble[~swept.defined], single[~swept.defined] = np.inf, np.inf
+        members = swept.members.copy()
+        ensemble[~swept.defined], members[:, ~swept.defined] = np.inf, np.inf
         unit = self.problem.y_scale**2
-        return Curves(ensemble * unit, single * unit, self.size)
+        return Curves(ensemble * unit, members * unit)
 
     def target_groups(self, L: int) -> list[slice]:
         """Targets whose residuals are worth keeping at the same time."""
@@ -259,11 +261,11 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What `Ensemble.sweep` found: residuals (n, L, T) and leverages (n, L), means over members; single (L, T)."""
+    """What `Ensemble.sweep` found: residuals (n, L, T) and leverages (n, L), means over members; risks of members (K, L, T)."""
 
     values: Any
     leverage: Any
-    single: np.ndarray
+    members: np.ndarray
     defined: np.ndarray
 
 
@@ -274,7 +276,50 @@ def in_units(problem: Problem, beta: Any, means: Any) -> tuple[Any, np.ndarray]:
     return beta * (problem.y_scale / problem.scale), _arrays.to_host(shift * problem.y_scale)
 
 
+@dataclass(frozen=True)
+class KeptPath:
+    """What the coefficients of an ensemble at any penalty need, without its data."""
+
+    operators: tuple[Any, ...]
+    found: tuple[Decomposition, ...]
+    c: tuple[Any, ...]
+    problem: Problem  # without data
+    center: Any  # means of the features
+    means: Any  # of the response
+
+    @classmethod
+    def of(cls, ensemble: Ensemble) -> KeptPath | None:
+        """None for samples of rows, for members without vectors of features, and where these are many."""
+        found = ensemble.decompositions()
+        if isinstance(ensemble, RowEnsemble) or any(one.V is None for one in found):
+            return None
+        if sum(int(one.V.shape[0]) * int(one.V.shape[1]) for one in found) > KEPT:
+            return None
+        problem = ensemble.problem
+        center = weighted_means(problem.X, problem.root, problem.total) if problem.intercept else None
+        c = tuple(ensemble.known_of(k)[1] for k in range(ensemble.size))
+        without_data = replace(problem, X=None, y=None, root=None)
+        return cls(tuple(ensemble.operators), tuple(found), c, without_data, center, problem.response()[1])
+
+    def coef(self, alpha: float) -> tuple[Any, Any]:
+        """Coefficients (T, p) and intercepts (T,) in the units of the data."""
+        lambdas = self.problem.penalties(np.array([alpha]))
+        beta: Any = 0.0
+        for op, one, c in zip(self.operators, self.found, self.c, strict=True):
+            W = one.V @ (c * _arrays.from_host(one.shrinkage(lambdas), c))
+            beta = beta + (W if op is None else op.expand(W)) / len(self.found)
+        scale, unit = self.problem.scale, self.problem.y_scale
+        shift = self.means if self.center is None else self.means - (self.center / scale) @ beta
+        return (beta * (unit / scale)).T, shift * unit
+
+
 # ---------------------------------------------------------------------------------------------------- rows
+
+
+def row_sample(n: int, size: int, seed: Any, member: int) -> np.ndarray:
+    """Rows drawn without replacement, in order."""
+    op: Any = make_sketch(n, size, "uniform", random_state=seed, member=member)
+    return np.sort(op.indices)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +11,9 @@ import numpy as np
 
 from lrla import _arrays, _validation
 from lrla._random import seed_sequence
-from lrla.ridge._preconditioned import (
-    System,
-    cholesky,
-    column_norms,
-    iterations,
-    lsqr,
-    polyak,
-    precondition,
-    refine,
-    rows_of,
-    sketch_of,
-    without_exponent,
-)
+from lrla.ridge._preconditioned import Preconditioned, precondition, precondition_by_gram, rows_of, sketch_of
+from lrla.ridge._refinement import cholesky, direct, iterations, lsqr, polyak, refine
+from lrla.ridge._sweeps import System, column_norms, without_exponent
 from lrla.sketch import make_sketch
 
 INNER = {"cholesky": cholesky, "lsqr": lsqr, "polyak": polyak}
@@ -30,6 +21,7 @@ METHODS = ("auto", *INNER, "sketch_and_solve")
 KINDS = (
     "sparse_stack", "countsketch", "gaussian", "rademacher", "orthogonal", "srdct", "srht", "uniform", "sparse_iid"
 )  # fmt: skip
+GRAM_COLUMNS = 2000  # up to which a dense Gram matrix is formed by itself
 STAGES = 4  # as many times the iterations that the size of the sketch promises to suffice
 
 
@@ -44,14 +36,14 @@ class LeastSquaresResult:
     rank : int
         Directions that were kept: singular values above 30 eps times the largest, after columns have unit norm.
     n_iter : int
-        Iterations, or corrections of "cholesky"; 0 for a direct solution.
+        Iterations, or corrections of "gram" and "cholesky"; 0 for a direct solution.
     backward_error : float or ndarray of shape (t,)
         Estimate of the smallest change of the matrix, relative to its norm and with columns of unit norm, that makes x an exact
         solution.  Below 1e-15 in float64 no solver can do much better.
     residual_norm : float or ndarray of shape (t,)
         ``||A x - b||``.
     method : str
-        What ran: "lapack", "cholesky", "lsqr", "polyak" or "sketch_and_solve".
+        What ran: "lapack", "gram", "cholesky", "lsqr", "polyak" or "sketch_and_solve".
     converged : bool
         Whether `backward_error` is what was asked for; always True for a direct solution and for "sketch_and_solve".
     """
@@ -80,8 +72,9 @@ def sketched_lstsq(
 ) -> LeastSquaresResult:
     """Solve ``min ||A x - b||^2 + alpha ||x||^2`` for a matrix with many more rows than columns.
 
-    A random sketch of the rows gives a preconditioner with which the problem is nearly orthogonal.  The result is backward
-    stable, like that of a direct solver, and takes a few sweeps over A.
+    A random sketch of the rows gives a preconditioner with which the problem is nearly orthogonal; for a well-conditioned A,
+    its Gram matrix in low precision does.  The result is backward stable, like that of a direct solver, and takes a few
+    sweeps over A.
 
     Parameters
     ----------
@@ -102,7 +95,9 @@ def sketched_lstsq(
         corrects the solution one to four times: 2 to 3 m n^2 flops in matrix products, in float32 where that is enough.
         "lsqr" and "polyak" (heavy ball, without inner products) iterate.
         "sketch_and_solve" returns the solution of the sketched problem, whose residual is a few per cent above the smallest.
-        "auto" is "cholesky" for dense A with n <= 2000 and "lsqr" otherwise.
+        "auto", for dense A with n <= 2000, is "gram" where the condition of A, after columns have unit norm, is below about
+        300, and "cholesky" where it is not or some of the rows do not look like it; otherwise "lsqr".  "gram" needs no sketch:
+        it corrects the solution with the Gram matrix of A in float32, half the flops of "cholesky".
     tol : float, optional
         Relative backward error to reach.  Default: all that the precision gives.
     max_iter : int, optional
@@ -149,7 +144,7 @@ def sketched_lstsq(
     >>> A = rng.standard_normal((20000, 80))
     >>> result = sketched_lstsq(A, A @ np.arange(80.0) + rng.standard_normal(20000), random_state=0)
     >>> result.x.shape, result.rank, result.method
-    ((80,), 80, 'cholesky')
+    ((80,), 80, 'gram')
     >>> bool(result.backward_error < 1e-15)
     True
     """
@@ -233,33 +228,62 @@ def solve(
 ) -> LeastSquaresResult:
     """The algorithm behind `sketched_lstsq`; b (t, m) and x (t, n) hold vectors as rows."""
     m, n = system.shape
-    eps = _arrays.eps(system.dtype)
     norms = np.hypot(column_norms(system.A), system.ridge)
+    goal = Goal.of(system, tol, limit)
     if m < 8 * n or m * n * n < 1e8:
         _validation.check_memory(8.0 * m * n, "A as a dense matrix")
-        method, d, B = "lapack", m, rows_of(system.A, b)
-    else:
-        method = choose(system) if method == "auto" else method
-        d = sketch_rows(system, method, size)
-        _validation.check_memory(8.0 * d * n, f"A sketch of {d} rows")
-        op = make_sketch(m, d, kind, nnz=nnz, random_state=seed, dtype=system.dtype)
-        B = sketch_of(op, system.A, b)
-    P, y = precondition(system, B, norms, exact=method not in INNER)
-    state, n_iter, inner = P.state(b, P.expand(y), y), 0, INNER.get(method)
+        found = precondition(system, rows_of(system.A, b), norms, exact=True)
+        return finish(found, b, "lapack", None, goal, m)
+    if method == "auto":
+        by_gram = precondition_by_gram(system, b, norms) if is_dense(system) and n <= GRAM_COLUMNS else None
+        if by_gram is not None:
+            result = finish(by_gram, b, "gram", direct, goal, m)
+            if result.converged:
+                return result
+        method = "cholesky" if is_dense(system) and n <= GRAM_COLUMNS else "lsqr"
+    d = sketch_rows(system, method, size)
+    _validation.check_memory(8.0 * d * n, f"A sketch of {d} rows")
+    op = make_sketch(m, d, kind, nnz=nnz, random_state=seed, dtype=system.dtype)
+    found = precondition(system, sketch_of(op, system.A, b), norms, exact=method not in INNER)
+    return finish(found, b, method, INNER.get(method), goal, d)
+
+
+def is_dense(system: System) -> bool:
+    return _arrays.kind(system.A) not in ("sparse", "device_sparse")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The backward error to reach, in units where 1 is the size of A, and the iterations that it may take."""
+
+    eps: float
+    tol: float
+    limit: int | None
+
+    @classmethod
+    def of(cls, system: System, tol: float | None, limit: int | None) -> Goal:
+        return cls(_arrays.eps(system.dtype), tol or 0.0, limit)
+
+
+def finish(
+    found: tuple[Preconditioned, Any],
+    b: Any,
+    method: str,
+    inner: Callable[..., tuple[Any, int]] | None,
+    goal: Goal,
+    d: int,
+) -> LeastSquaresResult:
+    """Corrections of the first y by `inner`, if there is one, with a preconditioner that d rows have made."""
+    P, y = found
+    state, n_iter = P.state(b, P.expand(y), y), 0
     if inner is not None:
-        rate, goal = math.sqrt(max(P.rank, 1) / d), max(eps / 4.0, tol or 0.0)
-        state, n_iter = refine(P, inner, b, state, goal, rate, limit or STAGES * iterations(rate, eps))
-    enough = (10.0 if P.rank == n else 40.0) * eps  # a direction below 30 eps may be left out
-    converged = inner is None or bool(np.all(state.error <= max(enough, tol or 0.0)))
-    return LeastSquaresResult(
-        state.x, P.rank, n_iter, state.error, _arrays.to_host(state.residual.top_norm), method, converged
-    )
-
-
-def choose(system: System) -> str:
-    """Gram matrices run at the speed of matrix products, sweeps at that of memory: which of them is over sooner."""
-    dense = _arrays.kind(system.A) not in ("sparse", "device_sparse")
-    return "cholesky" if dense and system.shape[1] <= 2000 else "lsqr"
+        rate = math.sqrt(max(P.rank, 1) / d)
+        budget = goal.limit or STAGES * iterations(rate, goal.eps)
+        state, n_iter = refine(P, inner, b, state, max(goal.eps / 4.0, goal.tol), rate, budget)
+    enough = (10.0 if P.rank == P.system.shape[1] else 40.0) * goal.eps  # a direction below 30 eps may be left out
+    converged = inner is None or bool(np.all(state.error <= max(enough, goal.tol)))
+    norm = _arrays.to_host(state.residual.top_norm)
+    return LeastSquaresResult(state.x, P.rank, n_iter, state.error, norm, method, converged)
 
 
 def sketch_rows(system: System, method: str, size: float | None) -> int:
@@ -270,7 +294,6 @@ def sketch_rows(system: System, method: str, size: float | None) -> int:
     """
     m, n = system.shape
     if size is None:
-        sparse = _arrays.kind(system.A) in ("sparse", "device_sparse")
-        most = {"polyak": 12.0, "lsqr": 4.0 if sparse else 12.0}.get(method, 4.0)
+        most = {"polyak": 12.0, "lsqr": 12.0 if is_dense(system) else 4.0}.get(method, 4.0)
         size = max(4.0, min(most, m / (2.0 * n)))
     return min(m, math.ceil(size * n))

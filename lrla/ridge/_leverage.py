@@ -15,8 +15,10 @@ import numpy as np
 
 from lrla import _arrays, _validation
 from lrla._random import Stream, seed_sequence
-from lrla.ridge._preconditioned import System, column_norms, precondition, rows_of, sketch_of
+from lrla.ridge._preconditioned import precondition, rows_of, sketch_of
+from lrla.ridge._sweeps import System, column_norms
 from lrla.sketch import make_sketch
+from lrla.sketch._sampling import bernoulli, capped_probabilities
 
 BLOCK_NUMBERS = 1 << 18  # of products of rows with M at a time
 MEMBERS = {"sketch": 0, "projection": 1, "sample": 2}  # streams of one seed, so that none depends on another
@@ -184,25 +186,3 @@ def sampling_weights(A: Any, probabilities: Any, seed: np.random.SeedSequence, l
     if q.min() < 0.0 or q.max() == 0.0:
         raise ValueError(f"probabilities must be >= 0 and not all zero; found {q.min():.3g} to {q.max():.3g}.")
     return q
-
-
-def capped_probabilities(q: np.ndarray, n_samples: int) -> np.ndarray:
-    """``min(1, c q)`` with the c for which they sum to n_samples; 1 for all q > 0 where these are fewer."""
-    q = q / q.max()
-    if np.count_nonzero(q) <= n_samples:
-        return (q > 0.0).astype(np.float64)
-    order = np.sort(q)[::-1]
-    rest = np.cumsum(order[::-1])[::-1]  # rest[k]: the sum without the k largest, which are held at 1
-    room = n_samples - np.arange(n_samples)
-    c = room / rest[:n_samples]
-    held = int(np.argmax(c * order[:n_samples] <= 1.0)) if np.any(c * order[:n_samples] <= 1.0) else n_samples - 1
-    return np.minimum(1.0, c[held] * q)
-
-
-def bernoulli(p: np.ndarray, stream: Stream, first: int = 0) -> np.ndarray:
-    """Indices i of p at which an event of probability p[i] occurs, where i + `first` is the index in all of the data."""
-    found = []
-    for start in range(0, len(p), BLOCK_NUMBERS):
-        part = p[start : start + BLOCK_NUMBERS]  # uniform numbers are in [0, 1): p = 1 is certain, and p = 0 never
-        found.append(start + np.flatnonzero(stream.uniform(len(part), first=first + start) < part))
-    return np.concatenate(found)

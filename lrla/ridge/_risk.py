@@ -7,41 +7,74 @@ members, is that of plain ridge regression at the implicit penalty mu (Patil and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lrla.ridge._path import Decomposition
 
+REGRESSED = 4  # members from which on their risks at one penalty tell anything about those at another
 FLAT = 1e-12  # risks that differ by less, relatively, are ties: the largest penalty is taken
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Risk by penalty and target, each (L, T); infinite where it is not determined.
+    """Risk by penalty and target; infinite where it is not determined.
 
     Attributes
     ----------
-    ensemble : ndarray
+    ensemble : ndarray of shape (L, T)
         R_K of the K members.
-    single : ndarray
-        R_1, the mean over the members.
-    size : int
-        K.
+    members : ndarray of shape (K, L, T)
+        Of each member alone.
+    error : ndarray of shape (L, T), or float
+        What the limit of many members, as these K tell it, is known to exceed the truth by.
     """
 
     ensemble: np.ndarray
-    single: np.ndarray
-    size: int
+    members: np.ndarray
+    error: np.ndarray | float = 0.0
+
+    @property
+    def size(self) -> int:
+        """K."""
+        return len(self.members)
+
+    @property
+    def single(self) -> np.ndarray:
+        """R_1, the mean over the members, (L, T)."""
+        return self.members.mean(axis=0)
 
     def of_size(self, n_estimators: float) -> np.ndarray:
         """Risk of an ensemble of `n_estimators` members, numpy.inf allowed."""
+        single = self.single
         if self.size == 1:
-            return self.single.copy()
+            return single
         with np.errstate(invalid="ignore"):
-            limit = (self.size * self.ensemble - self.single) / (self.size - 1)
-            risk = limit + (self.single - limit) / n_estimators
-        return np.where(np.isfinite(self.ensemble) & np.isfinite(self.single), risk, np.inf)
+            limit = (self.size * self.ensemble - single) / (self.size - 1) - self.error
+            risk = limit + (single - limit) / n_estimators
+        return np.where(np.isfinite(self.ensemble) & np.isfinite(single), risk, np.inf)
+
+    def anchored(self, index: np.ndarray, known: np.ndarray) -> Curves:
+        """The same with the limit for penalty index[t] and target t, `known` (T,), taken for granted.
+
+        The K members are a sample, and its error moves the whole curve.  How much it moves other penalties where it moves the
+        known one by 1 is the slope of a regression of the members' risks there on those here, for which it takes four of them.
+        """
+        if self.size < REGRESSED:
+            return self
+        targets = np.arange(len(index))
+        here = self.members[:, index, targets]  # (K, T)
+        with np.errstate(invalid="ignore"):
+            error = self.of_size(np.inf)[index, targets] - known
+            off = here - here.mean(axis=0)
+            size = np.abs(off).max(axis=0)
+            off = off / np.where(size > 0.0, size, 1.0)  # whose squares are numbers whatever the units of y
+            slope = np.sum((self.members - self.single) * off[:, None, :], axis=0) / np.maximum(
+                np.sum(off * off, axis=0), 1.0
+            )
+            change = slope * (error / np.where(size > 0.0, size, 1.0))
+        return replace(self, error=np.where(np.isfinite(change), change, 0.0))
 
 
 def relative_error(found: list[Decomposition], lambdas: np.ndarray, n: int) -> np.ndarray:

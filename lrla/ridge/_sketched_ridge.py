@@ -10,11 +10,12 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 from lrla import _arrays, _validation
 from lrla._estimator import all_or_nothing
 from lrla.ridge._ensemble import Problem
-from lrla.ridge._estimator import RidgeEstimator, positive_rows
+from lrla.ridge._streaming import StreamingRidgeEstimator
+from lrla.ridge._supervised import positive_rows
 from lrla.ridge._tuning import tune
 
 
-class SketchedRidge(MultiOutputMixin, RegressorMixin, RidgeEstimator):
+class SketchedRidge(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator):
     """Ridge regression as the mean of several regressions on random sketches of the features.
 
     Each member solves a problem of `n_components` mixed features, and its coefficients are taken back to all features: a
@@ -62,6 +63,8 @@ class SketchedRidge(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         Of the covariance of the sketched features, descending.
     loo_residuals_ : array of shape (n_samples,) or (n_samples, n_targets)
         Of the ensemble; zero for rows of weight zero.  Not after `partial_fit`.
+    sketch_ : str or None
+        What stands in the place of X: a kind of sketch, or None for X itself.
     operators_ : list
         The sketches; empty without any.
     n_components_, n_features_in_, n_samples_seen_ : int
@@ -139,7 +142,7 @@ class SketchedRidge(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         members = self._check_common()
         alpha = _validation.check_real(self.alpha, "alpha")
         X = self._cast(self._check_rows(X))
-        y, flat = self._check_y(X, y)
+        y, flat = self._check_response(X, y)
         rows = int(X.shape[0])
         X, y, w, full = positive_rows(X, y, self._check_weights(X, sample_weight))
         problem = Problem.of(X, y, w, bool(self.fit_intercept))

@@ -15,8 +15,8 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from lrla import _arrays
 from lrla._estimator import all_or_nothing
-from lrla.ridge._estimator import _check_lengths, as_host_vector
 from lrla.ridge._sketched_ridge_cv import SketchedRidgeCV
+from lrla.ridge._supervised import as_host_vector, check_lengths
 
 
 class SketchedRidgeClassifierCV(ClassifierMixin, SketchedRidgeCV):
@@ -38,8 +38,8 @@ store_cv_results, store_residuals, decomposition, tol, max_iter, random_state, n
     classes_ : ndarray of shape (n_classes,)
     coef_ : array of shape (1, n_features) or (n_classes, n_features)
     intercept_ : array of shape (1,) or (n_classes,)
-    alpha_, alpha_sketch_, alphas_, mu_, dof_, best_score_, alpha_min_, mu_at_boundary_, eigenvalues_, operators_, n_iter_, \
-n_components_, n_features_in_ : see `SketchedRidgeCV`
+    alpha_, alpha_sketch_, alphas_, mu_, dof_, best_score_, alpha_min_, mu_at_boundary_, eigenvalues_, sketch_, \
+operators_, n_iter_, n_components_, n_features_in_ : see `SketchedRidgeCV`
         As in `SketchedRidgeCV`.
     risk_ensemble_, risk_single_, risk_ridge_, risk_se_ : ndarray of shape (n_alphas, n_targets)
         Mean squared error of the predictions of -1 and 1.
@@ -70,7 +70,7 @@ n_components_, n_features_in_ : see `SketchedRidgeCV`
         *,
         n_components: Any = "auto",
         n_estimators: int = 4,
-        sketch: str | None = "sparse_stack",
+        sketch: str | None = "auto",
         nnz: int = 8,
         criterion: str = "loo",
         refit: str = "exact",
@@ -113,12 +113,11 @@ n_components_, n_features_in_ : see `SketchedRidgeCV`
         -------
         self
         """
-        if y is None:
-            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        self._check_there(y)
         X = self._check_rows(X)
         y = check_array(as_host_vector(y, "y", X), ensure_2d=False, dtype=None, input_name="y")
         check_classification_targets(y)
-        _check_lengths(X, y, "y")
+        check_lengths(X, y)
         coder = LabelBinarizer(pos_label=1, neg_label=-1).fit(y)
         if not coder.y_type_.startswith("multilabel"):
             y = column_or_1d(y, warn=True)

@@ -14,11 +14,13 @@ from sklearn.utils.metaestimators import available_if
 from lrla import _arrays, _validation
 from lrla._estimator import all_or_nothing
 from lrla.exceptions import SketchBoundaryWarning
+from lrla.ridge._cost import Shape, automatic_sizes
 from lrla.ridge._ensemble import Ensemble, Problem
-from lrla.ridge._estimator import RidgeEstimator, _spread, positive_rows
-from lrla.ridge._tuning import Tuned, grid, tune
-
-GROWTHS = 2  # times that n_components="auto" is doubled
+from lrla.ridge._estimator import SKETCHES
+from lrla.ridge._refit import Refit, refit
+from lrla.ridge._streaming import StreamingRidgeEstimator
+from lrla.ridge._supervised import among_all, positive_rows
+from lrla.ridge._tuning import DEFAULT_PENALTIES, Tuned, grid, tune
 
 
 def _streamable(self: Any) -> bool:
@@ -30,7 +32,7 @@ def _streamable(self: Any) -> bool:
     )
 
 
-class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
+class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator):
     """Ridge regression with its penalty tuned on sketches, at a fraction of the cost of `RidgeCV`.
 
     A few regressions on random sketches of the features give, from one decomposition each, the leave-one-out error of plain
@@ -43,13 +45,14 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         negative ones above `alpha_min_`.  None: zero, and 40 from 1e-6 to 1e3 times the mean eigenvalue.
     n_components : int or "auto", default="auto"
         Columns of a sketch, or with sketch="rows" rows of a sample.  "auto" is a fifth of the smaller side of X, from 64
-        to 2048, and is doubled up to twice where the best penalty is the smallest; where sketches save nothing, X itself
-        is used.
+        to 2048, and is doubled up to twice where the best penalty is the smallest, as long as the sketches cost less than X
+        itself would.
     n_estimators : int, default=4
         Members of the ensemble.
-    sketch : str or None, default="sparse_stack"
-        A kind of `make_sketch`; "rows": each member sees a sample of the rows, and all features; None: X itself, which is an
-        exact and fast `RidgeCV`.
+    sketch : str or None, default="auto"
+        "auto": "sparse_stack", and with n_components="auto" X itself where that is expected to cost less, from the beginning
+        or in place of a larger sketch (`sketch_` tells); a kind of `make_sketch`, which is taken in any case; "rows": each
+        member sees a sample of the rows, and all features; None: X itself, which is an exact and fast `RidgeCV`.
     nnz : int, default=8
         Nonzero entries in a row of "sparse_stack".
     criterion : {"loo", "gcv"}, default="loo"
@@ -94,7 +97,8 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
     mu_ : ndarray of shape (n_alphas,)
         Penalty per unit of weight at which plain ridge does what the sketches do; ``alpha_ = n_samples * mu_`` at the choice.
     risk_ensemble_, risk_single_, risk_ridge_ : ndarray of shape (n_alphas,) or (n_alphas, n_targets)
-        Estimated mean squared error on new rows: of this ensemble, of a single member, and of plain ridge at `mu_`.
+        Estimated mean squared error on new rows: of this ensemble, of a single member, and of plain ridge at `mu_`.  With
+        refit="exact" and leave-one-out, the last one is corrected by what the exact solution shows at the choice.
     risk_se_ : ndarray of shape (n_alphas,) or (n_alphas, n_targets)
         Standard error of `risk_ensemble_` for light-tailed errors.
     dof_ : ndarray of shape (n_alphas,)
@@ -108,6 +112,8 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         may be better: there is a warning with refit="exact".
     eigenvalues_ : ndarray of shape (n_estimators, r)
         Of the covariance of the sketched features, descending.
+    sketch_ : str or None
+        What the penalty was tuned on: a kind of sketch, or None for X itself.
     operators_ : list
         The sketches; empty without any.
     n_iter_ : int
@@ -145,13 +151,15 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
     True
     """
 
+    _choices = ("auto", *SKETCHES)
+
     def __init__(
         self,
         alphas: Any = None,
         *,
         n_components: Any = "auto",
         n_estimators: int = 4,
-        sketch: str | None = "sparse_stack",
+        sketch: str | None = "auto",
         nnz: int = 8,
         criterion: str = "loo",
         refit: str = "exact",
@@ -203,7 +211,7 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         self
         """
         X = self._check_rows(X)
-        y, flat = self._check_y(X, y)
+        y, flat = self._check_response(X, y)
         self._fit(X, y, flat, self._check_weights(X, sample_weight), y[:, 0] if flat else y)
         return self
 
@@ -218,38 +226,46 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
             labels = labels[full]
             folds = None if folds is None else [(_among(full, fit), _among(full, judge)) for fit, judge in folds]
         problem = Problem.of(X, y, w, bool(self.fit_intercept))
-        size = self._size(problem.shape)
-        growths = GROWTHS if isinstance(self.n_components, str) and size is not None else 0
-        while True:
+        for size in self._sizes(problem, alphas, members):
             ensemble = self._ensemble(problem, size, members, self.decomposition)
             tuned = tune(
                 ensemble, alphas, allow_negative=bool(self.allow_negative), criterion=self.criterion,
                 limit=self.refit == "exact", per_target=bool(self.alpha_per_target), folds=folds,
                 score=self._score_of(labels), plain=size is None, keep=bool(self.store_cv_results),
             )  # fmt: skip
-            if not growths or size is None or not tuned.at_boundary or 2 * size >= self._largest(problem.shape):
+            if size is None or not tuned.at_boundary:
                 break
-            size, growths = 2 * size, growths - 1
         self._commit(tuned, ensemble, size, flat, full)
 
-    def _largest(self, shape: tuple[int, int]) -> int:
-        return shape[0] if self.sketch == "rows" else min(shape)
+    def _sizes(self, problem: Problem, alphas: np.ndarray | None, members: int) -> list[int | None]:
+        """Sizes of sketches to try, one after the other; None for X itself."""
+        kind = self._kind()
+        if kind is None or not self._is_automatic():
+            return [self._size(problem.shape)]
+        penalties = DEFAULT_PENALTIES if alphas is None else len(alphas)
+        shape = Shape.of(problem.X, penalties, int(problem.y.shape[1]), members)
+        negative = self.allow_negative if alphas is None else bool(np.any(alphas < 0.0))  # which plain ridge has not
+        return automatic_sizes(
+            shape, kind, self.nnz, refit=self.refit == "exact", may_be_exact=self.sketch == "auto" and not negative
+        )
 
     def _commit(self, tuned: Tuned, ensemble: Ensemble, size: int | None, flat: bool, full: np.ndarray | None) -> None:
         problem = ensemble.problem
-        self.__dict__.pop("_moments", None)
-        for name in ("cv_results_", "loo_residuals_", "n_samples_seen_"):
+        for name in ("_moments", "cv_results_", "loo_residuals_", "n_samples_seen_"):
             self.__dict__.pop(name, None)
+        exact = self._refit(ensemble, tuned) if self.refit == "exact" and size is not None else None
+        if exact is not None and self.criterion == "loo" and self.cv is None:
+            tuned = tuned.anchored(exact.risk, score=self.scoring is None)
         self._store(tuned, ensemble, size, flat, full)
         self._chosen_by(tuned)
         dtype = _arrays.real_dtype(
             problem.X.data if _arrays.kind(problem.X) in ("sparse", "device_sparse") else problem.X
         )
         self.n_iter_ = 1
-        if self.refit == "exact" and size is not None:
-            beta, intercept = self._solve_exactly(ensemble, tuned, self.tol, self.max_iter)
-            self._set_coef(beta, intercept, dtype)
-            self._residuals = _spread(self.__dict__.pop("_exact_residual") * problem.y_scale, full)
+        if exact is not None:
+            self.n_iter_ = max(1, exact.solution.n_iter)
+            self._set_coef(exact.beta, exact.intercept, dtype)
+            self._residuals = among_all(exact.residual * problem.y_scale, full)
             self.alpha_ = self._per_target(problem.alphas(tuned.mu[tuned.index]))
         else:
             chosen = tuned.lambdas[tuned.index]
@@ -259,6 +275,20 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         if self.store_cv_results:
             self.cv_results_ = self._cv_results(tuned, problem, full)
         self._warn_at_boundary()
+
+    def _refit(self, ensemble: Ensemble, tuned: Tuned) -> Refit:
+        exact = refit(ensemble, tuned, self.tol, self.max_iter, self._solver())
+        if not exact.solution.converged:
+            _validation.warn_not_converged(
+                f"The exact solution stopped after max_iter={self.max_iter} steps with a relative residual of "
+                f"{float(exact.solution.residual.max()):.1e}, above tol={self.tol:g}: increase max_iter, or tol.",
+                stacklevel=7,
+            )
+        return exact
+
+    def _solver(self) -> str:
+        """How the exact solution is found; see `exact_ridge`."""
+        return "auto"
 
     def _warn_at_boundary(self) -> None:
         if not self.mu_at_boundary_ or self.refit != "exact":
@@ -273,7 +303,7 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         self.alpha_sketch_ = self._per_target(tuned.alphas[tuned.index])
         self.alpha_ = self.alpha_sketch_
         self.best_score_ = tuned.score if self.alpha_per_target and not self._flat else float(tuned.score[0])
-        self.mu_at_boundary_ = bool(self.operators_ or self.sketch == "rows") and tuned.at_boundary
+        self.mu_at_boundary_ = self.sketch_ is not None and tuned.at_boundary
 
     def _per_target(self, values: np.ndarray) -> Any:
         return np.array(values) if self.alpha_per_target and not self._flat else float(values[0])
@@ -282,7 +312,7 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, RidgeEstimator):
         """As RidgeCV's: the penalties last; squared residuals, or with a scorer predictions."""
         E = tuned.values
         shown = E * E * problem.y_scale**2 if self.scoring is None else (problem.y[:, None, :] - E) * problem.y_scale
-        shown = _arrays.namespace(E).permute_dims(_spread(shown, full), (0, 2, 1))
+        shown = _arrays.namespace(E).permute_dims(among_all(shown, full), (0, 2, 1))
         return shown[:, 0, :] if self._flat else shown
 
     # ------------------------------------------------------------------------------------------------ parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from lrla.ridge._path import Decomposition
 from lrla.ridge._risk import Curves, best, implicit_penalty, relative_error
 
 GRID = np.logspace(-6, 3, 40)  # of lambda, in units of the mean eigenvalue
+DEFAULT_PENALTIES = 1 + len(GRID)
 NEGATIVE = np.array([0.9, 0.7, 0.5, 0.3])  # of the lowest lambda allowed
 NEAR = 0.01  # relative distance of an implicit penalty from the least one that makes no difference
 
@@ -57,6 +58,13 @@ class Tuned:
     def at_boundary(self) -> bool:
         """Whether for some target the choice implies no more than the least penalty that the sketches can tell."""
         return bool(np.any(self.mu[self.index] <= (1.0 + NEAR) * self.mu.min()))
+
+    def anchored(self, risk: np.ndarray, score: bool) -> Tuned:
+        """The same with the curves corrected by the known risk (T,) of plain ridge at the choice; `score` says it too."""
+        curves = self.curves.anchored(self.index, risk)
+        risk = curves.of_size(np.inf)[self.index, np.arange(len(risk))]
+        found = -risk if len(self.score) > 1 else -risk.mean(keepdims=True)
+        return replace(self, curves=curves, score=found if score else self.score)
 
 
 def grid(found: Sequence[Decomposition], allow_negative: bool) -> np.ndarray:
@@ -149,13 +157,14 @@ def _curves(
     ensemble: Ensemble, lambdas: np.ndarray, criterion: str, folds: Any, keep: bool
 ) -> tuple[Curves, Sweep | None]:
     groups = [slice(None)] if keep else ensemble.target_groups(len(lambdas))
-    single, total = [], []
+    parts = []
     for targets in groups:
         swept = sweep(ensemble, lambdas, targets, criterion, folds)
-        curves = ensemble.curves_of(swept)
-        single.append(curves.single)
-        total.append(curves.ensemble)
-    merged = Curves(np.concatenate(total, axis=1), np.concatenate(single, axis=1), ensemble.size)
+        parts.append(ensemble.curves_of(swept))
+    merged = Curves(
+        np.concatenate([part.ensemble for part in parts], axis=1),
+        np.concatenate([part.members for part in parts], axis=2),
+    )
     return merged, swept if len(groups) == 1 else None
 
 
@@ -195,15 +204,14 @@ def _folded(ensemble: Ensemble, lambdas: np.ndarray, targets: slice, folds: Any)
             members[k].append(other.y[:, None, targets] - alone.predictions(k, scaled, targets, other))
     if np.any(seen != 1):
         raise ValueError("cv must put every row into exactly one test fold, e.g. KFold; or leave cv=None.")
-    weights = ensemble._shares()
+    weights, risks = ensemble.shares(), []
     values: Any = 0.0
-    single: Any = 0.0
     for parts in members:
         one = take_rows(xp.concat(parts, axis=0), place)
         values = values + one / ensemble.size
-        single = single + _arrays.to_host(xp.sum(weights[:, None, None] * one * one, axis=0)) / ensemble.size
+        risks.append(_arrays.to_host(xp.sum(weights[:, None, None] * one * one, axis=0)))
     leverage = xp.zeros((n, len(lambdas)), dtype=xp.float64, device=_arrays.device(problem.y))
-    return Sweep(values, leverage, single, np.ones(len(lambdas), dtype=bool))
+    return Sweep(values, leverage, np.stack(risks), np.ones(len(lambdas), dtype=bool))
 
 
 def _least(curve: np.ndarray, lambdas: np.ndarray, per_target: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from lrla._random import seed_sequence
 from lrla.sketch._dense import Gaussian, Orthogonal, Rademacher
 from lrla.sketch._fast_transforms import CosineSketch, HadamardSketch
 from lrla.sketch._operator import SketchOperator, check_factor
-from lrla.sketch._sampling import UniformSampling
+from lrla.sketch._sampling import UniformSampling, WeightedSampling, capped_probabilities
 from lrla.sketch._sparse import HOST, SparseIid, SparseStack, right_together
 
 FAMILIES: dict[str, type[SketchOperator]] = {
@@ -26,7 +27,9 @@ FAMILIES: dict[str, type[SketchOperator]] = {
     "srht": HadamardSketch,
     "uniform": UniformSampling,
     "sparse_iid": SparseIid,
+    "leverage": WeightedSampling,
 }
+DATA_FREE = tuple(kind for kind in FAMILIES if kind != "leverage")
 # How many columns a kind can have at the most: those that choose among coordinates, or have orthonormal columns.
 LIMITED = ("orthogonal", "srdct", "srht", "uniform")
 
@@ -39,6 +42,7 @@ def make_sketch(
     nnz: int = 8,
     density: float | None = None,
     permute: bool = True,
+    probabilities: Any = None,
     random_state: Any = None,
     member: int = 0,
     dtype: Any = np.float64,
@@ -59,6 +63,8 @@ def make_sketch(
         - "srdct", "srht": subsampled randomised cosine or Walsh-Hadamard transform.
         - "uniform": d distinct coordinates.
         - "sparse_iid": independent entries, zero with probability 1 - `density`.
+        - "leverage": coordinates drawn independently with `probabilities`; d is their expected number, and ``op.shape`` tells
+          how many came.  For rows of data that are not alike, as their leverage scores tell.
     nnz : int, default=8
         Entries in a row of "sparse_stack"; at most d are used.
     density : float, default=None
@@ -66,6 +72,9 @@ def make_sketch(
     permute : bool, default=True
         Permute the coordinates before the transform of "srdct" and "srht".  Without it, what is ordered in the data stays
         in the sketch.
+    probabilities : array-like of shape (n_in,), default=None
+        Of "leverage", where they are required: what the probability of each coordinate is proportional to, up to 1; for
+        example the result of `approx_leverage_scores`.
     random_state : None, int, RandomState or Generator, default=None
         An int makes the sketch repeatable.
     member : int, default=0
@@ -84,7 +93,7 @@ def make_sketch(
     ------
     TypeError, ValueError
         If a parameter is of the wrong type or out of range: "orthogonal", "srdct" and "uniform" have at most n_in columns,
-        "srht" the next power of two.
+        "srht" the next power of two.  If `probabilities` are missing or negative, or all zero.
 
     Warns
     -----
@@ -95,7 +104,8 @@ def make_sketch(
     Notes
     -----
     Every entry is a function of (seed, row, column) through Philox4x32-10: the same on every device, for any number of
-    threads, and for any partition of the rows.  An operator is a value of a few numbers: a pickle takes a few hundred bytes.
+    threads, and for any partition of the rows.  An operator is a value of a few numbers: a pickle takes a few hundred bytes
+    ("leverage": its probabilities).
 
     References
     ----------
@@ -116,14 +126,15 @@ def make_sketch(
     >>> bool(np.allclose(Z, X @ S.to_array()))
     True
     """
-    op = build(n_in, n_out, kind, nnz, density, permute, random_state, member, dtype)
+    op = build(n_in, n_out, kind, nnz, density, permute, random_state, member, dtype, probabilities)
     _warn_of(op)
     return op
 
 
 def build(
-    n_in: Any, n_out: Any, kind: Any, nnz: Any, density: Any, permute: Any, random_state: Any, member: Any, dtype: Any
-) -> SketchOperator:
+    n_in: Any, n_out: Any, kind: Any, nnz: Any, density: Any, permute: Any, random_state: Any, member: Any, dtype: Any,
+    probabilities: Any = None,
+) -> SketchOperator:  # fmt: skip
     """`make_sketch` without its warnings."""
     n_in = _validation.check_integer(n_in, "n_in", 1)
     n_out = _validation.check_integer(n_out, "n_out", 1, (1 << 30) - 1)
@@ -144,15 +155,30 @@ def build(
         special = {"density": n_in**-0.5 if density is None else density}
     elif kind in ("srdct", "srht"):
         special = {"permute": permute}
+    elif kind == "leverage":
+        special = {"probabilities": _check_probabilities(probabilities, n_in, n_out).tobytes()}
     seed = seed_sequence(random_state)
     entropy = tuple(seed.entropy) if isinstance(seed.entropy, Sequence) else seed.entropy
     op = FAMILIES[kind](kind, n_in, n_out, entropy, tuple(seed.spawn_key), member, dtype, **special)
+    if isinstance(op, WeightedSampling):
+        return replace(op, n_out=len(op.indices))
     if op.kind in LIMITED and op.n_out > op.padded_size:
         raise ValueError(
             f"n_out must be at most {op.padded_size} for kind={op.kind!r} and n_in={op.n_in}; got {op.n_out}. Ask for fewer "
             "columns, or for kind='sparse_stack'."
         )
     return op
+
+
+def _check_probabilities(given: Any, n_in: int, expected: int) -> np.ndarray:
+    """The probability of every coordinate, float64."""
+    if given is None:
+        raise ValueError("kind='leverage' needs probabilities, one for each of n_in coordinates, e.g. leverage scores.")
+    given = _arrays.to_host(given) if _arrays.kind(given) == "device" else given
+    q = _validation.check_vector(given, n_in, "probabilities", None)
+    if q.min() < 0.0 or q.max() == 0.0:
+        raise ValueError(f"probabilities must be >= 0 and not all zero; found {q.min():.3g} to {q.max():.3g}.")
+    return capped_probabilities(q, min(expected, n_in))
 
 
 def _warn_of(op: SketchOperator) -> None:

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lrla import _arrays, _validation
 from lrla._estimator import Estimator, all_or_nothing
-from lrla.sketch._make_sketch import build
+from lrla.sketch._make_sketch import DATA_FREE, build
 
 
 class SketchTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
@@ -116,6 +116,7 @@ class SketchTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
             hint = f" X has n_features={p}, and more components would make it larger."
             q = _validation.check_integer(q, "n_components", 1, p, hint)
         place = _place(X)
+        _validation.check_choice(self.kind, "kind", DATA_FREE)
         self.operator_ = build(p, q, self.kind, self.nnz, None, True, self.random_state, 0, _arrays.real_dtype(place))
         self._place = place
         return self

@@ -15,6 +15,7 @@ import lrla
 from tests._matrices import matrix_with_spectrum, orthogonality_ratio, orthonormal, residual_ratio
 from tests.contracts._cases import (
     DECOMPOSITIONS,
+    DETERMINED,
     FACTORS,
     FITTING,
     ROUTINES,
@@ -149,7 +150,7 @@ def test_the_same_seed_gives_the_same_bits(subject, build):
 LARGE = [s for s in FITTING if not s.name.endswith((".add_rows", ".add_columns"))]  # beyond the size that LAPACK gets
 
 
-@for_each(SUBJECTS)
+@for_each([s for s in SUBJECTS if s.sparse and not s.holes])
 @pytest.mark.parametrize("container", [sp.csr_array, sp.csr_matrix, sp.csc_array, sp.csc_matrix, sp.coo_array])
 def test_sparse_is_dense(subject, container):
     A = sparse_good()
@@ -210,7 +211,10 @@ def test_rotation_of_columns_leaves_the_values(subject, seed):
 def test_order_of_rows_does_not_matter_to_fit(cls, seed):
     p = np.random.default_rng(seed).permutation(SHAPE[0])
     X = good()
-    close(numbers(fitted(cls, X[p]), X), numbers(fitted(cls, X), X), rtol=EQUAL)
+    params = DETERMINED.get(cls.__name__, {})
+    # an objective that is iterated down to its rounding has its minimiser to the root of that
+    rtol = 1e-7 if params else EQUAL
+    close(numbers(fitted(cls, X[p], **params), X), numbers(fitted(cls, X, **params), X), rtol=rtol)
 
 
 @for_each_decomposition

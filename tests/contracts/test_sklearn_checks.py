@@ -23,15 +23,20 @@ def instances():
     return [cls() for cls in ESTIMATORS]
 
 
-# scikit-learn asks for one component, which is too little, or no compression, for some of its data
+# scikit-learn asks for one component, which is too little, or no compression, for some of its data ...
 small = (
     pytest.mark.filterwarnings("ignore:The smallest penalty was the best"),
     pytest.mark.filterwarnings("ignore:n_out=.* is not below n_in"),
+    # and takes zeros of sparse data to be known, where to a completion they are not observed
+    pytest.mark.filterwarnings("ignore::lrla.exceptions.UnobservedWarning"),
+    pytest.mark.filterwarnings("ignore::lrla.exceptions.NotIdentifiableWarning"),
 )
 
 
 @small[0]
 @small[1]
+@small[2]
+@small[3]
 @parametrize_with_checks(
     instances(), expected_failed_checks=lambda estimator: EXCUSED.get(type(estimator).__name__, {}), xfail_strict=True
 )
@@ -48,6 +53,8 @@ def test_nothing_is_excused_without_a_reason():
 @for_each_estimator
 @small[0]
 @small[1]
+@small[2]
+@small[3]
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_the_checks_really_run(cls):
     results = check_estimator(cls(), on_fail=None, on_skip=None)

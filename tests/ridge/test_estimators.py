@@ -42,23 +42,51 @@ def test_the_default_grid_and_its_choice(rng):
     assert ensemble.intercept_ == pytest.approx(intercept)
 
 
-def test_the_boundary_is_told_and_automatic_sketches_grow(rng):
+def test_the_boundary_is_told_and_automatic_sketches_grow(rng, monkeypatch):
     X, y = data(rng, 400, 1000, noise=0.01)
     with pytest.warns(SketchBoundaryWarning, match="larger n_components"):
         fixed = SketchedRidgeCV(n_components=80, random_state=0).fit(X, y)
     assert fixed.mu_at_boundary_
-    assert fixed.n_components_ == 80
+    assert (fixed.n_components_, fixed.sketch_) == (80, "sparse_stack")
+    monkeypatch.setattr("lrla.ridge._cost.Shape.exact", lambda self: np.inf)  # as for much larger data
     grown = SketchedRidgeCV(random_state=0).fit(X, y)  # no warning
     assert grown.n_components_ == 320  # 80, doubled twice
+    assert grown.sketch_ == "sparse_stack"
     assert grown.mu_.min() < fixed.mu_.min()
     assert not grown.mu_at_boundary_
 
 
-def test_an_automatic_sketch_that_saves_nothing_is_none(rng):
-    X, y = data(rng, 60, 150)
-    auto, none = (SketchedRidgeCV(sketch=s).fit(X, y) for s in ("sparse_stack", None))
+def test_growth_gives_way_to_the_data_themselves(rng, monkeypatch):
+    X, y = data(rng, 400, 1000, noise=0.01)
+    sizes = []
+    monkeypatch.setattr(
+        "lrla.ridge._sketched_ridge_cv.automatic_sizes", lambda *_, may_be_exact, **__: [80, None][: 1 + may_be_exact]
+    )
+    fit_members = SketchedRidgeCV._ensemble
+    monkeypatch.setattr(
+        SketchedRidgeCV, "_ensemble", lambda self, *args: sizes.append(args[1]) or fit_members(self, *args)
+    )
+    auto = SketchedRidgeCV(random_state=0).fit(X, y)  # no warning: the exact path has no boundary
+    assert sizes == [80, None]
+    none = SketchedRidgeCV(sketch=None).fit(X, y)
     np.testing.assert_array_equal(auto.coef_, none.coef_)
-    assert auto.operators_ == []
+    assert (auto.sketch_, auto.operators_, auto.mu_at_boundary_) == (None, [], False)
+    with pytest.warns(SketchBoundaryWarning):  # a sketch that was asked for stays
+        named = SketchedRidgeCV(sketch="sparse_stack", random_state=0).fit(X, y)
+    assert (named.sketch_, named.n_components_) == ("sparse_stack", 80)
+    with pytest.warns(SketchBoundaryWarning):  # and so do negative penalties, which plain ridge has not
+        assert SketchedRidgeCV(allow_negative=True, random_state=0).fit(X, y).sketch_ == "sparse_stack"
+
+
+def test_small_data_are_their_own_sketch(rng):
+    X, y = data(rng, 60, 150)
+    none = SketchedRidgeCV(sketch=None).fit(X, y)
+    for sketch in ("auto", "sparse_stack"):
+        auto = SketchedRidgeCV(sketch=sketch).fit(X, y)
+        np.testing.assert_array_equal(auto.coef_, none.coef_)
+        assert (auto.sketch_, auto.operators_, auto.n_components_) == (None, [], 150)
+    with pytest.raises(ValueError, match="sketch must be one of"):
+        SketchedRidge(sketch="auto").fit(X, y)
 
 
 def test_ties_take_the_larger_penalty(rng):

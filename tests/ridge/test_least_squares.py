@@ -186,10 +186,59 @@ def test_a_solution_beyond_the_dtype_is_refused(problem):
         sketched_lstsq(A * 1e-300, b * 1e100)
 
 
+# ---------------------------------------------------------------------------------------------------- without a sketch
+
+
+@pytest.mark.parametrize(("cond", "residual"), [(1e0, 1e-8), (1e1, 1e2), (1e2, 1e-2), (1e2, 1.0), (1e2, 0.0)])
+@pytest.mark.parametrize("form", [np.ascontiguousarray, np.asfortranarray])
+@pytest.mark.parametrize("alpha", [0.0, 1e-3])
+def test_a_gram_matrix_in_float32_loses_nothing(cond, residual, form, alpha, rng):
+    A, _, b = known_problem(cond, residual, rng)
+    result = sketched_lstsq(form(A), b, alpha=alpha, random_state=0)
+    stacked, target = np.vstack((A, np.sqrt(alpha) * np.eye(N))), np.concatenate((b, np.zeros(N)))
+    assert (result.method, result.rank, result.converged) == ("gram", N, True)
+    assert 1 <= result.n_iter <= 6
+    theirs = backward_error(stacked, target, lapack(stacked, target))
+    assert backward_error(stacked, target, result.x) <= 10 * theirs + 1e-15
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1e-300, float), (1e-20, float), (1e280, float), (1e-25, np.float32)])
+def test_a_gram_matrix_in_float32_has_room_for_any_units(scale, dtype, problem):
+    A, b = (np.asarray(v, dtype=dtype) for v in problem)
+    units = (np.logspace(0, 15, N) * scale).astype(dtype)
+    result, plain = sketched_lstsq(A * units, b, random_state=0), sketched_lstsq(A, b, random_state=0)
+    assert result.method == plain.method == "gram"
+    np.testing.assert_allclose(
+        result.x * units, plain.x, rtol=0, atol=100 * np.finfo(dtype).eps * np.abs(plain.x).max()
+    )
+
+
+def test_rows_that_mislead_about_the_condition_cost_time_but_no_digits(rng):
+    """The rows that are looked at first are regular where all of A is not, and the other way round."""
+    A, _, b = known_problem(1e9, 1e-2, rng)
+    A[:: M // (2 * N)] = 1e-3 * rng.standard_normal(A[:: M // (2 * N)].shape)
+    looks_regular = sketched_lstsq(1e-6 * A, b, random_state=0)
+    assert looks_regular.converged
+    assert backward_error(A, b, 1e-6 * looks_regular.x) <= 10 * backward_error(A, b, lapack(A, b)) + 1e-15
+    A = rng.standard_normal((M, N))
+    A[:: M // (2 * N), 0] = 0.0
+    looks_deficient = sketched_lstsq(A, b, random_state=0)
+    assert looks_deficient.method == "cholesky"
+    assert backward_error(A, b, looks_deficient.x) <= 1e-15
+
+
+def test_a_gram_matrix_that_does_not_do_gives_way_to_a_sketch(rng, monkeypatch):
+    A, _, b = known_problem(1e3, 1e-2, rng)
+    monkeypatch.setattr("lrla.ridge._preconditioned.REGULAR", 0.0)  # taken where float32 is hardly enough ...
+    result = sketched_lstsq(A, b, random_state=0, max_iter=1)  # ... and one correction is not
+    assert result.method == "cholesky"
+    assert result.converged
+
+
 # ---------------------------------------------------------------------------------------------------- what it reports
 
 
-@pytest.mark.parametrize("method", [*ITERATING, "sketch_and_solve"])
+@pytest.mark.parametrize("method", ["auto", *ITERATING, "sketch_and_solve"])
 @pytest.mark.parametrize("cond", [1e1, 1e8])
 def test_the_reported_backward_error_is_the_true_one(method, cond, rng):
     A, _, b = known_problem(cond, 1e-1, rng)
@@ -278,13 +327,13 @@ def test_every_storage_and_several_right_hand_sides(method, form, columns, rng):
     np.testing.assert_allclose(result.residual_norm, np.linalg.norm(B - A @ result.x, axis=0), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [*ITERATING, "sketch_and_solve", "lapack"])
+@pytest.mark.parametrize("method", [*ITERATING, "sketch_and_solve", "lapack", "gram"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_every_namespace(method, dtype, xp, problem, transfers):
     A, b = problem
     if method == "lapack":
         A, b = A[:600], b[:600]
-    options = {"method": "auto" if method == "lapack" else method, "alpha": 0.5, "random_state": 0}
+    options = {"method": "auto" if method in ("lapack", "gram") else method, "alpha": 0.5, "random_state": 0}
     here = sketched_lstsq(A.astype(dtype), b.astype(dtype), **options)
     transfers.clear()
     there = sketched_lstsq(xp.asarray(A, dtype=dtype), xp.asarray(b, dtype=dtype), **options)
@@ -299,7 +348,7 @@ def test_every_namespace(method, dtype, xp, problem, transfers):
 def test_right_hand_sides_do_not_disturb_one_another(problem, rng):
     A, b = problem
     B = np.stack((b, np.zeros(M), 1e8 * A[:, 3], rng.standard_normal(M)), axis=1)
-    for method in ITERATING:
+    for method in ("auto", *ITERATING):
         together = sketched_lstsq(A, B, method=method, random_state=0)
         assert not together.x[:, 1].any()
         for j in range(4):
@@ -336,7 +385,8 @@ def test_consistent_system_is_solved_to_rounding(rng):
 
 
 def test_auto_takes_the_cheaper_method(rng):
-    assert sketched_lstsq(rng.standard_normal((M, N)), np.ones(M)).method == "cholesky"
+    assert sketched_lstsq(rng.standard_normal((M, N)), np.ones(M)).method == "gram"
+    assert sketched_lstsq(known_problem(1e6, 1.0, rng)[0], np.ones(M)).method == "cholesky"
     sparse = sp.random_array((M, N), density=0.1, rng=rng, format="csr")
     assert sketched_lstsq(sparse, np.ones(M)).method == "lsqr"
 
@@ -350,7 +400,10 @@ def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(problem, mo
             patch.setattr(_threads, "_pool", None)
             three = sketched_lstsq(A, b, method=method, random_state=3)
         assert np.array_equal(one.x, three.x)
-    assert not np.array_equal(sketched_lstsq(A, b, random_state=4).x, one.x)
+    assert not np.array_equal(sketched_lstsq(A, b, method=method, random_state=4).x, one.x)
+    assert np.array_equal(
+        sketched_lstsq(A, b, random_state=4).x, sketched_lstsq(A, b).x
+    )  # nothing random in a Gram matrix
 
 
 def test_inputs_are_left_alone(problem):
@@ -435,7 +488,7 @@ def test_a_sketch_that_does_not_fit_is_refused(problem, monkeypatch):
     monkeypatch.setattr(module, "make_sketch", lambda *_, **__: pytest.fail("allocated before it was checked"))
     monkeypatch.setattr(_validation.os, "sysconf", lambda name: 500)  # pages of 500 bytes, and 500 of them
     with pytest.raises(ValueError, match=r"A sketch of .* bytes"):
-        sketched_lstsq(A, b)
+        sketched_lstsq(A, b, method="cholesky")
 
 
 def test_sweeps_in_cache_are_products_with_the_whole(problem, rng):

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from lrla._random import Stream
 from lrla.ridge import approx_leverage_scores, sample_rows
-from lrla.ridge._leverage import bernoulli, capped_probabilities
+from lrla.sketch._sampling import bernoulli, capped_probabilities
 
 M, N = 6000, 30
 

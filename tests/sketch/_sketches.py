@@ -8,7 +8,7 @@ import pytest
 from lrla import make_sketch
 from lrla.sketch._make_sketch import FAMILIES
 
-KINDS = list(FAMILIES)
+KINDS = [kind for kind in FAMILIES if kind != "leverage"]  # whose size is random, in test_sampling.py
 HASHED = ["sparse_stack", "countsketch"]
 N, D = 75, 22  # no powers of two, and 22 is no multiple of 8: blocks of two and of three columns
 EQUAL = 1e-13  # sums of at most 128 numbers of order one, in another order

@@ -8,10 +8,10 @@ import scipy.sparse as sp
 from sklearn.random_projection import johnson_lindenstrauss_min_dim
 
 from lrla import SketchTransform, make_sketch
-from lrla.sketch._make_sketch import FAMILIES
+from tests.sketch._sketches import KINDS
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_is_the_operator(kind, rng):
     X = rng.standard_normal((30, 100))
     model = SketchTransform(20, kind=kind, random_state=5).fit(X)

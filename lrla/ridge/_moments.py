@@ -7,6 +7,8 @@ g = sum g_k and u the stacked ``g_k w_k``.  Two states merge by Chan's update of
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +17,8 @@ import scipy.linalg
 
 from lrla import _arrays
 from lrla.ridge._path import Decomposition
-from lrla.ridge._risk import Curves
+from lrla.ridge._risk import Curves, best, implicit_penalty, relative_error
+from lrla.ridge._tuning import Tuned, lowest
 
 WIDEST = 4096  # columns of all sketches together: their cross-products take 128 MB
 CANCELLED = 1e-10  # of y^T y: a residual that small, from cross-products, has lost its digits
@@ -102,18 +105,17 @@ class Moments:
         left = np.array([1.0 - (one.degrees(lambdas) + intercept) / self.rows for one in found])  # (K, L)
         defined = np.all(np.abs(left) > 1e-10, axis=0)
         g = 1.0 / np.where(defined, left, 1.0)
-        single, lost = np.zeros(W.shape[1:]), False
+        members, lost = np.zeros((K, *W.shape[1:])), False
         for k in range(K):
             part = slice(k * width, (k + 1) * width)
             rss, worn = self._squared(W[part], np.ones(len(lambdas)), self.M[part, part], self.C[part])
-            single += g[k][:, None] ** 2 * rss / K
+            members[k] = g[k][:, None] ** 2 * rss / self.total
             lost |= worn
         stacked = W * np.repeat(g / K, width, axis=0)[:, :, None]
         ensemble, worn = self._squared(stacked, g.mean(axis=0), self.M, self.C)
-        for curve in (single, ensemble):
-            curve /= self.total
-            curve[~defined] = np.inf
-        return Curves(ensemble, single, K), lost or worn
+        ensemble /= self.total
+        ensemble[~defined], members[:, ~defined] = np.inf, np.inf
+        return Curves(ensemble, members), lost or worn
 
     def _squared(self, U: np.ndarray, g: np.ndarray, M: np.ndarray, C: np.ndarray) -> tuple[np.ndarray, bool]:
         """``||g y - Z u||^2`` for all penalties and targets, (L, T)."""
@@ -123,3 +125,34 @@ class Moments:
         value = value + np.einsum("qlt,qlt->lt", U, MU)
         scale = g[:, None] ** 2 * self.s
         return np.maximum(value, 0.0), bool(np.any((value < CANCELLED * scale) & (scale > 0.0)))
+
+
+def tune_moments(
+    seen: Moments, found: list[Decomposition], alphas: np.ndarray | None, intercept: bool, operators: list[Any],
+    grid: Callable[[list[Decomposition]], np.ndarray],
+) -> Tuned:  # fmt: skip
+    """The choice of a penalty by GCV from cross-products; `grid` makes the penalties where `alphas` is None."""
+    lambdas = grid(found) if alphas is None else alphas / seen.total
+    low = 0.0 if not operators else lowest(found)
+    if lambdas.min() < 0.0 and lambdas.min() <= low:
+        raise ValueError(
+            f"alpha must be > {low * seen.total:.6g} (alpha_min_, minus the least nonzero eigenvalue of the sketched data); "
+            f"got {lambdas.min() * seen.total:g}. Take a larger alpha."
+        )
+    curves, lost = seen.curves(found, lambdas, intercept)
+    if lost and len(lambdas) == 1:
+        warnings.warn(
+            f"Residuals below {CANCELLED:g} of the response have lost their digits in the cross-products of partial_fit: "
+            "their risk is not exact. Use fit for data that is fitted exactly.",
+            RuntimeWarning, stacklevel=6,
+        )  # fmt: skip
+    mu = np.maximum(lambdas, 0.0)
+    if operators:
+        mu = implicit_penalty(found, lambdas, operators[0].law, int(operators[0].padded_size))
+    index = best(curves.ensemble.mean(axis=1, keepdims=True), lambdas)
+    degrees = np.mean([one.degrees(lambdas) for one in found], axis=0) + intercept
+    return Tuned(
+        lambdas * seen.total, lambdas, mu, degrees, relative_error(found, lambdas, seen.rows - int(intercept)),
+        low * seen.total, curves, np.broadcast_to(index, (len(seen.y),)),
+        -curves.ensemble.mean(axis=1)[index], None, None, None,
+    )  # fmt: skip
