@@ -27,6 +27,10 @@ _PUBLIC = {
     "sketched_lstsq": "lrla.ridge",
     "approx_leverage_scores": "lrla.ridge",
     "sample_rows": "lrla.ridge",
+    "MatrixCompletion": "lrla.completion",
+    "LowRankImputer": "lrla.completion",
+    "OneSidedCompletion": "lrla.completion",
+    "hajek_second_moment": "lrla.completion",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -115,6 +115,13 @@ def check_matrix(A: Any, name: str = "A", *, sparse: bool = True, operator: bool
     return cast(contiguous(checked), dtype, name)
 
 
+def check_dense(X: Any, name: str, *, allow_nan: bool = False) -> np.ndarray:
+    """A dense host matrix in float32 or float64, finite but for NaN where that is allowed."""
+    finite = "allow-nan" if allow_nan else True
+    with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
+        return check_array(X, dtype=list(FLOATS), ensure_all_finite=finite, input_name=name)
+
+
 def refuse_unsupported(X: Any, name: str) -> None:
     """TypeError for inputs that would be computed behind the user's back, or read wrongly; nothing is computed."""
     origin = _arrays.library(X)
@@ -165,6 +172,23 @@ def check_sparse(X: Any, name: str) -> Any:
     Raises
     ------
     ValueError
+        As `check_structure`.
+    """
+    check_structure(X, name)
+    if X.format not in ("csr", "csc"):
+        X = X.tocsr()
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def check_structure(X: Any, name: str) -> None:
+    """That the indices of SciPy's sparse matrix can be trusted.
+
+    Raises
+    ------
+    ValueError
         If X is not two-dimensional, an index is out of range, or the index pointer does not fit the entries.
     """
     if X.ndim != 2:
@@ -175,13 +199,7 @@ def check_sparse(X: Any, name: str) -> Any:
         _check_compressed(X, name)
     elif X.format == "coo":
         for axis, index in enumerate((X.row, X.col)):
-            _check_range(index, X.shape[axis], f"{'row' if axis == 0 else 'column'} index of {name}")
-    if X.format not in ("csr", "csc"):
-        X = X.tocsr()
-    if not X.has_canonical_format:
-        X = X.copy()
-        X.sum_duplicates()
-    return X
+            check_range(index, X.shape[axis], f"{'row' if axis == 0 else 'column'} index of {name}")
 
 
 def _check_compressed(X: Any, name: str) -> None:
@@ -197,10 +215,11 @@ def _check_compressed(X: Any, name: str) -> None:
             f"{name}.indptr[-1] is {indptr[-1]}, but {name} has {len(indices)} indices and {len(X.data)} stored "
             "values; the three must agree."
         )
-    _check_range(indices, columns, f"index of {name}")
+    check_range(indices, columns, f"index of {name}")
 
 
-def _check_range(indices: np.ndarray, size: int, what: str) -> None:
+def check_range(indices: np.ndarray, size: int, what: str) -> None:
+    """ValueError for an index below 0, or not below `size`."""
     if len(indices) and (indices.min() < 0 or indices.max() >= size):
         bad = indices.min() if indices.min() < 0 else indices.max()
         raise ValueError(

@@ -10,3 +10,11 @@ class RankDeficientWarning(UserWarning):
 
 class SketchBoundaryWarning(UserWarning):
     """The best penalty lies at or below the smallest that sketches of this size imply: larger ones may predict better."""
+
+
+class NotIdentifiableWarning(UserWarning):
+    """Fewer entries are observed than a matrix of that rank has degrees of freedom: many such matrices fit equally well."""
+
+
+class UnobservedWarning(UserWarning):
+    """Rows or columns without a single observed entry; what is said of them is said by the others."""

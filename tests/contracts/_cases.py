@@ -69,7 +69,7 @@ for_each_streaming_decomposition = pytest.mark.parametrize(
 def make(cls: type, **params: Any) -> Any:
     """A small instance with a fixed seed; only the parameters that the class has are set."""
     accepted = inspect.signature(cls).parameters
-    wanted = {"n_components": K, "random_state": 0, **params}
+    wanted = {"n_components": K, "random_state": 0, "path_ratio": 2.0, **params}  # a short path, where there is one
     return cls(**{name: value for name, value in wanted.items() if name in accepted})
 
 

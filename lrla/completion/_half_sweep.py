@@ -1,0 +1,295 @@
+"""Half-sweeps: with the factors of one side fixed, the rows of the other side by preconditioned conjugate gradients.
+
+All rows share one preconditioner, the mean square of every coordinate of the features: where the factors are balanced
+(see `_balance`) the average of the rows' Gram matrices is diagonal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lrla import _arrays, _validation
+from lrla._jit import frozen
+from lrla._threads import share
+from lrla.completion import _kernels
+from lrla.completion._observed import BLOCKS, Observed
+
+SCRATCH_BYTES = 1 << 19  # of gathered features, half of a usual second-level cache
+NOISE = 8.0  # rounding noise of a residual, in units of the last place of its terms
+BLOCK_ROWS = 4096  # of factors that are converted to float64 at a time
+
+
+class Solver(NamedTuple):
+    """How exactly a half-sweep is solved."""
+
+    tolerance: float = 0.1
+    max_iter: int = 8
+
+
+class Sums(NamedTuple):
+    """What a half-sweep saw: loss and penalty of its side before, what their sum went down by, steps an entry."""
+
+    loss: float
+    ridge: float
+    gain: float
+    steps: float
+
+
+class Factors:
+    """Two factors with their offsets, side by side in rows of whole cache lines.
+
+    With offsets, row i of U is (b_i, 1, u_i, 0 ...) and row j of V is (1, c_j, v_j, 0 ...): one product of two rows gives
+    b_i + c_j + u_i v_j, and either side's half-sweep finds its own offset as one more coordinate.
+
+    Attributes
+    ----------
+    U, V : (m, width), (n, width)
+    k : int
+        Columns of the factors.
+    shift : int
+        2 with offsets, else 0.
+    """
+
+    def __init__(self, U: np.ndarray, V: np.ndarray, k: int, shift: int):
+        self.U, self.V, self.k, self.shift = U, V, k, shift
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int], dtype: np.dtype, offsets: bool) -> Factors:
+        """No columns, offsets zero."""
+        shift = 2 if offsets else 0
+        U, V = (aligned_zeros(size, padded(shift, dtype), dtype) for size in shape)
+        if offsets:
+            U[:, 1] = V[:, 0] = 1
+        return cls(U, V, 0, shift)
+
+    @property
+    def columns(self) -> slice:
+        """Where the factors stand in U and V."""
+        return slice(self.shift, self.shift + self.k)
+
+    @property
+    def T(self) -> Factors:
+        """The two sides exchanged, in place of a copy: the offsets' columns change their parts."""
+        return Factors(self.V, self.U, self.k, self.shift)
+
+    def append(self, U: np.ndarray, V: np.ndarray) -> None:
+        """Add columns U (m, g) and V (n, g)."""
+        self.replace(np.hstack([self.U[:, self.columns], U]), np.hstack([self.V[:, self.columns], V]))
+
+    def keep(self, k: int) -> None:
+        """Drop all but the first k columns."""
+        self.replace(*(X[:, self.shift : self.shift + k].copy() for X in (self.U, self.V)))
+
+    def replace(self, U: np.ndarray, V: np.ndarray) -> None:
+        """Put factors U (m, k) and V (n, k) in place of the present ones."""
+        self.k = U.shape[1]
+        self.U, self.V = (self._with(old, new) for old, new in ((self.U, U), (self.V, V)))
+
+    def _with(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        width = padded(self.shift + self.k, old.dtype)
+        result = old if old.shape[1] == width else aligned_zeros(len(old), width, old.dtype)
+        result[:, : self.shift] = old[:, : self.shift]
+        result[:, self.columns] = new
+        result[:, self.shift + self.k :] = 0
+        return result
+
+    def copy(self) -> Factors:
+        """Factors that share nothing with these."""
+        copies = [aligned_zeros(*X.shape, X.dtype) for X in (self.U, self.V)]
+        copies[0][:], copies[1][:] = self.U, self.V
+        return Factors(*copies, self.k, self.shift)
+
+
+def padded(width: int, dtype: np.dtype) -> int:
+    """The number of coordinates in the cache lines that `width` of them take; one line at least."""
+    line = _kernels.LINE_BYTES // np.dtype(dtype).itemsize
+    return max(1, -(-width // line)) * line
+
+
+def aligned_zeros(rows: int, width: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros (rows, width) that start on a cache line: a line in two of them takes twice as long to read or write."""
+    size, line = rows * width * np.dtype(dtype).itemsize, _kernels.LINE_BYTES
+    memory = np.zeros(size + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size].view(dtype).reshape(rows, width)
+
+
+def update_rows(
+    observed: Observed,
+    X: np.ndarray,
+    F: np.ndarray,
+    penalty: np.ndarray,
+    free: np.ndarray,
+    numbers: np.ndarray,
+    row_weights: np.ndarray,
+    solver: Solver,
+) -> Sums:
+    """Move every row of X towards its minimiser, in place; see `_kernels.half_sweep_rows`.
+
+    Parameters
+    ----------
+    observed : Observed, (m, n)
+    X, F : (m, width), (n, width)
+        Unknowns and features, C-contiguous rows of whole cache lines.
+    penalty, free : (width,)
+        Penalty of every coordinate, and whether it may change (1 or 0).
+    numbers : (2,)
+        Scale and mean: the target of an observation x is scale x - mean.
+    row_weights : (m,)
+        Factors of the penalty.
+    """
+    dtype = X.dtype
+    counts = observed.counts.astype(dtype)
+    d = np.where(free > 0, mean_squares(F, observed.T.counts), 1).astype(dtype)
+    numbers = np.array([*numbers[:2], np.finfo(dtype).tiny, (NOISE * _arrays.eps(dtype)) ** 2], dtype)
+    sums = np.zeros((BLOCKS, 4))
+    room = 10 + SCRATCH_BYTES // (X.shape[1] * X.itemsize)
+    order = frozen(np.arange(room, dtype=np.int32))
+
+    def work(first: int, last: int) -> None:
+        _kernels.half_sweep_rows(
+            observed.indptr, observed.indices, observed.values, observed.weight_array, counts, row_weights,
+            F.reshape(-1), X.reshape(-1), penalty, free, d, numbers, (solver.tolerance, solver.max_iter),
+            observed.bounds, (first, last), aligned_zeros(room, X.shape[1], dtype).reshape(-1),
+            order, sums,
+        )  # fmt: skip
+
+    share(work, BLOCKS)
+    loss, ridge, gain, steps = sums.sum(axis=0).tolist()
+    return Sums(loss, ridge, gain, steps / max(1, observed.nnz))
+
+
+def mean_squares(F: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean of the squares of every column, with the rows counted as often as they are observed; float64."""
+    total = np.zeros(F.shape[1])
+    for start in range(0, len(F), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        block = F[rows].astype(np.float64)
+        total += counts[rows] @ np.square(block, out=block)
+    return total / max(counts.sum(), np.finfo(np.float64).tiny)
+
+
+# ---------------------------------------------------------------------------------------------------- the array routine
+
+
+def half_sweep(
+    X: Any,
+    V: Any,
+    U: Any = None,
+    *,
+    reg: float = 0.0,
+    shape: tuple[int, int] | None = None,
+    sample_weight: Any = None,
+    missing_values: float = math.nan,
+    cg_tol: float = 0.1,
+    cg_max_iter: int = 8,
+) -> Any:
+    """Update all rows of U in ``X ~ U V^T`` with V fixed: one half of a sweep of alternating least squares.
+
+    Row i of the result approximates the minimiser of ``sum_j w_ij (x_ij - u_i v_j)^2 + reg |u_i|^2`` over the observed
+    entries of row i, by conjugate gradients that start at row i of U.
+
+    Parameters
+    ----------
+    X : sparse matrix, array with NaN, masked array, or tuple (values, (rows, columns)), (m, n)
+        The observed entries.  On a device (CuPy, torch, any array namespace): triplets of distinct cells.
+    V : array of shape (n, k)
+    U : array of shape (m, k), optional
+        Where to start; zeros without.  It is not changed.
+    reg : float, default 0
+        Penalty; with 0 a row that has fewer entries than columns is moved as little as needed.
+    shape : (m, n), optional
+        Of triplets, where empty rows or columns at the end shall count.
+    sample_weight : array-like, optional
+        Weights of the observed entries, in the order in which X holds them.
+    missing_values : float, default NaN
+        Marks a hole in an array.
+    cg_tol : float, default 0.1
+        A row is done when its preconditioned residual has fallen by this factor.
+    cg_max_iter : int, default 8
+        Largest number of steps.
+
+    Returns
+    -------
+    U : array of shape (m, k)
+        In the dtype of the values, where X lives.  Rows without entries are zero.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input; the message names the argument.
+
+    Notes
+    -----
+    All rows share one diagonal preconditioner, from the mean squares of V's columns over the entries.  It is best where
+    the Gram matrix of V is diagonal; ``4 k`` flops an entry and step.  On a device rows are padded to tiles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrla.completion import half_sweep
+    >>> X = np.array([[2.0, 4.0, np.nan], [np.nan, 2.0, 3.0]])
+    >>> V = np.array([[1.0], [2.0], [3.0]])
+    >>> half_sweep(X, V)
+    array([[2.],
+           [1.]])
+    """
+    reg = _validation.check_real(reg, "reg", 0.0)
+    cg_tol = _validation.check_real(cg_tol, "cg_tol", 0.0, 1.0, closed=(True, False))
+    cg_max_iter = _validation.check_integer(cg_max_iter, "cg_max_iter", 0)
+    if isinstance(X, tuple) and len(X) == 2 and _arrays.kind(X[0]) == "device":
+        return _on_device(X, V, U, reg, shape, sample_weight, cg_tol, cg_max_iter)
+    from lrla.completion._input import read_observed
+
+    observed = read_observed(X, "X", shape=shape, sample_weight=sample_weight, missing_values=missing_values)
+    V = _validation.check_matrix(V, "V", sparse=False, dtype=observed.dtype)
+    m, k = observed.shape[0], V.shape[1]
+    _check_rows(V, "V", observed.shape[1])
+    F, result = (aligned_zeros(size, padded(k, observed.dtype), observed.dtype) for size in observed.shape[::-1])
+    F[:, :k] = V
+    if U is not None:
+        U = _validation.check_matrix(U, "U", sparse=False, dtype=observed.dtype)
+        _check_start(U, m, k)
+        result[:, :k] = U
+    penalty, free = (np.zeros(F.shape[1], observed.dtype) for _ in range(2))
+    penalty[:k], free[:k] = reg, 1
+    ones = np.ones(m, observed.dtype)
+    update_rows(observed, result, F, penalty, free, np.array([1.0, 0.0]), ones, Solver(cg_tol, cg_max_iter))
+    return np.ascontiguousarray(result[:, :k])
+
+
+def _on_device(
+    X: Any, V: Any, U: Any, reg: float, shape: Any, sample_weight: Any, cg_tol: float, cg_max_iter: int
+) -> Any:
+    from lrla.completion._tiles import RowTiles, half_sweep_tiles
+
+    values, (rows, columns) = X
+    xp = _arrays.namespace(values)
+    V = _validation.check_device(V, "V", sparse=False)
+    values = _arrays.astype(values, _arrays.real_dtype(V))
+    m, n = (int(xp.max(rows)) + 1, V.shape[0]) if shape is None else shape
+    _check_rows(V, "V", n)
+    for index, size, what in ((rows, m, "rows"), (columns, n, "columns")):
+        if tuple(index.shape) != tuple(values.shape) or not xp.isdtype(index.dtype, "integral"):
+            raise ValueError(f"X = (values, (rows, columns)): {what} must be integers, as many as there are values.")
+        if bool(xp.any((index < 0) | (index >= size))):
+            raise ValueError(f"X = (values, (rows, columns)): {what} must lie in [0, {size}).")
+    if not bool(xp.all(xp.isfinite(values))):
+        raise ValueError("X = (values, (rows, columns)): the values contain NaN or infinity; leave these entries out.")
+    if U is None:
+        U = xp.zeros((m, V.shape[1]), dtype=V.dtype, device=_arrays.device(V))
+    _check_start(U, m, V.shape[1])
+    return half_sweep_tiles(RowTiles(rows, columns, values, (m, n), sample_weight), V, U, reg, cg_tol, cg_max_iter)
+
+
+def _check_rows(V: Any, name: str, rows: int) -> None:
+    if V.shape[0] != rows:
+        raise ValueError(f"{name} must have a row for each of the {rows} columns of X; got shape {tuple(V.shape)}.")
+
+
+def _check_start(U: Any, m: int, k: int) -> None:
+    if tuple(U.shape) != (m, k):
+        raise ValueError(f"U must have shape ({m}, {k}), the rows of X and the columns of V; got {tuple(U.shape)}.")

@@ -1,0 +1,682 @@
+"""The estimator MatrixCompletion: low-rank factors and offsets of a matrix of which some entries are observed."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from lrla import _random, _validation
+from lrla._estimator import Estimator, all_or_nothing
+from lrla._progress import Progress
+from lrla.completion._als import Fitted, Settings, complete, fold_in
+from lrla.completion._automatic import complete_automatically
+from lrla.completion._input import read_observed, require_entries
+from lrla.completion._observed import Observed
+from lrla.completion._predictions import best_columns, predict_pairs, singular_form, with_rows
+from lrla.exceptions import NotIdentifiableWarning, UnobservedWarning
+
+FOLD_IN_TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
+LIMITED = 1.01  # optimality from which on it is the rank that keeps the fit from the optimum of its penalty
+LARGEST = 1e153  # root of the largest sum of squares that is a number, with some room
+PATH_FIELDS = ("reg", "n_components", "train_rmse", "validation_rmse")
+
+
+class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """Completion of a matrix by low-rank factors and offsets, with rank and penalty chosen on held-out entries.
+
+    An entry (i, j) is taken to be ``mean + b_i + c_j + u_i v_j``.  Meant for sparse observations such as ratings; the cost of
+    a sweep is linear in the number of observations and in the rank.
+
+    Parameters
+    ----------
+    n_components : int or "auto", default="auto"
+        Largest rank k; "auto" finds it on held-out entries.
+    reg : float or "auto", default="auto"
+        Penalty of the factors, in the units of X; "auto" finds it on held-out entries.
+    reg_scaling : float, default=0.0
+        alpha: the penalty of a row or column is multiplied by its number of observations to this power.  0 is the nuclear norm,
+        1 the weighting of Zhou et al.
+    reg_bias : float or None, default=None
+        Penalty of the offsets, a pure number.  None: the ratio of the variances of noise and offsets, as estimated.
+    fit_bias : bool, default=True
+        Whether there are a mean and offsets of rows and columns.  Where something is "auto", they are left out if they do not
+        lower the error on held-out entries.
+    max_components : int, default=64
+        Largest rank that n_components="auto" tries.
+    max_iter : int, default=100
+        Largest number of sweeps at the final penalty.
+    tol : float, default=1e-5
+        Stop where a sweep lowers the objective by less than this share.
+    cg_tol, cg_max_iter : float, int, default=0.1, 8
+        How exactly, and in how many steps at most, conjugate gradients solve for a row within a sweep.
+    path_ratio : float, default=1.25
+        Ratio of consecutive penalties on the way down from the largest useful one.
+    sweeps_per_level : int, default=2
+        Sweeps at each of them, and in `partial_fit`.
+    validation_fraction : float, default=0.05
+        Share of the entries that "auto" holds out; twice as much below 50 000 entries.
+    n_iter_no_change : int, default=2
+        "auto" stops after so many penalties without a smaller error on these.
+    missing_values : float, default=nan
+        Marks a hole in dense X.
+    clip : tuple of two floats or None, default=None
+        Range of everything that is predicted.
+    warm_start : bool, default=False
+        `fit` goes on from the last factors, and does not walk down the path again; what is "auto" keeps the value found before.
+    random_state : None, int, RandomState or Generator, default=None
+        For the entries that are held out, and the start of the residual's decomposition.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (k, n_features)
+        Orthonormal rows: right singular vectors of the low-rank part.  Rows beyond `n_components_` are zero; k is the number
+        asked for, or with "auto" that which was found, at least 1.
+    row_factors_ : ndarray of shape (n_samples, k)
+        The low-rank part is ``row_factors_ @ components_``.
+    singular_values_ : ndarray of shape (k,)
+        Of the low-rank part.
+    row_bias_, column_bias_ : ndarray of shape (n_samples,), (n_features,)
+        Offsets b and c.
+    global_mean_ : float
+        Mean of the observed entries.
+    n_components_ : int
+        Components that are not zero.
+    reg_ : float
+        The penalty.
+    path_ : structured ndarray
+        For every penalty on the way: ``reg``, ``n_components``, ``train_rmse``, ``validation_rmse`` (NaN where nothing was
+        held out).  First those of the search, then those of the fit to all entries.
+    validation_rmse_ : float or None
+        Error on the held-out entries of the penalty and the rank that were chosen; None where nothing was held out.
+    optimality_ : float
+        Largest singular value of the residual over the penalty.  At 1 (to the tolerance) this is the global optimum of the
+        problem with that penalty, if the rank was not limited by `n_components`; above, it is not.
+    objective_ : float
+    n_iter_ : int
+        Sweeps in all.
+    empty_rows_, empty_columns_ : ndarray of int
+        Rows and columns without any observed entry.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+
+    Notes
+    -----
+    The objective is the (weighted) sum of squared errors plus ``reg (sum |u_i|^2 + sum |v_j|^2)`` plus ``reg_bias`` times the
+    sum of squared offsets.  Alternating least squares lowers it: in turn the rows of U and those of V are solved for, each by
+    a few steps of conjugate gradients from where it was.  Between the half-sweeps both factors are brought to one diagonal
+    Gram matrix, which makes the mean Gram matrix of the rows diagonal, and so a good preconditioner of all of them.  The
+    penalty comes down from the value at which the solution is zero, and columns are added where the residual has a singular
+    value above it: a fixed small penalty from a random start gets stuck where this does not.
+
+    X may be CSR, CSC or COO, whose stored entries are the observations, **zeros included**; a dense array with NaN, a masked
+    array, or a data frame with missing values; or triplets ``(values, (rows, columns))``.  An entry given several times counts
+    as often, with its mean.
+
+    Where `n_components` is large enough, the penalty and not the rank determines the result, and `optimality_` is 1.  Where the
+    rank limits it, the entries should be more than the (m + n - k) k degrees of freedom of rank k; a
+    `lrla.exceptions.NotIdentifiableWarning` says so if they are not.
+
+    A row without observations has u = 0 and b = 0, so that ``mean + c_j`` is predicted; a column likewise.
+
+    The observations are kept for `partial_fit`, `complete` and `recommend`.
+
+    References
+    ----------
+    Y. Gu, Z. Song, J. Yin, L. Zhang, "Low rank matrix completion via robust alternating minimization in nearly linear time",
+    ICLR 2024, arXiv:2302.11068.
+
+    T. Hastie, R. Mazumder, J. Lee, R. Zadeh, "Matrix completion and low-rank SVD via fast alternating least squares", JMLR 16,
+    2015.
+
+    Y. Zhou, D. Wilkinson, R. Schreiber, R. Pan, "Large-scale parallel collaborative filtering for the Netflix prize", AAIM
+    2008.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lrla import MatrixCompletion
+    >>> from lrla.datasets import make_ratings
+    >>> X, values, rows, columns = make_ratings(300, 200, 9000, random_state=0)
+    >>> model = MatrixCompletion(random_state=0, clip=(0.5, 5.0)).fit(X)
+    >>> error = model.predict_entries(rows, columns) - values
+    >>> bool(np.sqrt(np.mean(error**2)) < 0.92 * values.std())
+    True
+    """
+
+    def __init__(
+        self,
+        n_components: Any = "auto",
+        *,
+        reg: Any = "auto",
+        reg_scaling: float = 0.0,
+        reg_bias: float | None = None,
+        fit_bias: bool = True,
+        max_components: int = 64,
+        max_iter: int = 100,
+        tol: float = 1e-5,
+        cg_tol: float = 0.1,
+        cg_max_iter: int = 8,
+        path_ratio: float = 1.25,
+        sweeps_per_level: int = 2,
+        validation_fraction: float = 0.05,
+        n_iter_no_change: int = 2,
+        missing_values: float = np.nan,
+        clip: tuple[float, float] | None = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.n_components = n_components
+        self.reg = reg
+        self.reg_scaling = reg_scaling
+        self.reg_bias = reg_bias
+        self.fit_bias = fit_bias
+        self.max_components = max_components
+        self.max_iter = max_iter
+        self.tol = tol
+        self.cg_tol = cg_tol
+        self.cg_max_iter = cg_max_iter
+        self.path_ratio = path_ratio
+        self.sweeps_per_level = sweeps_per_level
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.missing_values = missing_values
+        self.clip = clip
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------------------------------------ fitting
+
+    @all_or_nothing
+    def fit(
+        self, X: Any, y: Any = None, *, shape: tuple[int, int] | None = None, weights: Any = None
+    ) -> MatrixCompletion:
+        """Fit factors and offsets to the observed entries.
+
+        Parameters
+        ----------
+        X : sparse, array-like or triplets (values, (rows, columns)) of shape (n_samples, n_features)
+        y : ignored
+        shape : tuple of two ints, default=None
+            Of triplets; None: up to the largest row and column.
+        weights : array-like or sparse, default=None
+            Of the observed entries: of their number, in the order in which X stores them (a dense X: row by row), or of the
+            shape of X.  Not `sample_weight`, which in scikit-learn says how often a row occurs.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter is out of its range, X holds no observed entry, or what is observed is not finite.
+        """
+        settings = self._settings()
+        before = self._fitted if self.warm_start and hasattr(self, "_fitted") else None
+        observed = self._read(X, reset=True, shape=shape, weights=weights)
+        k = self._check_n_components(observed.shape)
+        require_entries(observed, "X")
+        self._warn_of_empty(observed)
+        fitted = self._fit(observed, k, settings, before)
+        self._warn_of_rank(observed, fitted)
+        self._store(fitted, own(observed, X), k, settings)
+        return self
+
+    def _fit(self, observed: Observed, k: int | None, settings: Settings, before: Fitted | None) -> Fitted:
+        reg, start = self._check_reg(), None
+        seed = int(_random.seed_sequence(self.random_state).generate_state(1)[0])
+        if before is not None and len(before.V) == observed.shape[1]:
+            k = max(len(before.sigma), 1) if k is None else k
+            reg = before.reg if reg is None else reg
+            settings = replace(settings, fit_bias=self._fit_settings.fit_bias, center=self._fit_settings.center)
+            start = started(observed, before, settings, k)
+        with Progress("MatrixCompletion", settings.max_iter, self.verbose) as progress:
+            if k is not None and reg is not None:
+                fitted = complete(observed, k, reg, settings, start=start, seed=seed, progress=progress)
+            else:
+                fitted = complete_automatically(
+                    observed, settings, n_components=k, reg=reg, max_components=self.max_components,
+                    validation_fraction=self.validation_fraction, n_iter_no_change=self.n_iter_no_change, seed=seed,
+                    progress=progress,
+                )  # fmt: skip
+        if not fitted.converged:
+            _validation.warn_not_converged(
+                f"After {settings.max_iter} sweeps at the penalty {fitted.reg:.4g}, a sweep still lowers the objective by more "
+                f"than {settings.tol:g} of it (optimality_ is {fitted.optimality:.4f}). Increase max_iter or tol.",
+                stacklevel=5,
+            )
+        return fitted
+
+    @all_or_nothing
+    def partial_fit(self, X: Any, y: Any = None, *, row_ids: Any = None, weights: Any = None) -> MatrixCompletion:
+        """Append rows, or replace some, and bring the model up to date by `sweeps_per_level` sweeps over all rows.
+
+        The first call is `fit`.  Later ones keep the penalty, and with n_components="auto" the rank.
+
+        Parameters
+        ----------
+        X : sparse, array-like or triplets of shape (n_rows, n_features)
+        y : ignored
+        row_ids : array-like of int of shape (n_rows,), default=None
+            The row of the model that each row of X takes the place of; numbers from the present number of rows on append.
+            None appends all.
+        weights : array-like or sparse, default=None
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X has another number of columns, or `row_ids` is not one number >= 0 for each row, all different.
+        """
+        settings = self._settings()
+        model = getattr(self, "_fitted", None)
+        rows = self._read(X, reset=model is None, weights=weights)
+        k = self._check_n_components((rows.shape[1],) * 2)  # further rows may come
+        n_rows = 0 if model is None else self._observed.shape[0]
+        ids = _check_row_ids(row_ids, rows.shape[0], n_rows)
+        if model is None:
+            observed = rows if row_ids is None else with_rows(None, rows, ids)
+        else:
+            observed = with_rows(self._observed, rows, ids)
+        require_entries(observed, "X")
+        self._warn_of_empty(observed)
+        if model is None:
+            fitted = self._fit(observed, k, settings, None)
+        else:
+            most = max(self.n_components_, 1) if k is None else k
+            settings = replace(settings, fit_bias=self._fit_settings.fit_bias, center=self._fit_settings.center)
+            sweeps = replace(settings, max_iter=settings.sweeps_per_level, tol=0.0)
+            start = started(observed, model, settings, most)
+            with Progress("MatrixCompletion", sweeps.max_iter, self.verbose) as progress:
+                fitted = complete(observed, most, model.reg, sweeps, start=start, progress=progress)
+        self._warn_of_rank(observed, fitted)
+        self._store(fitted, own(observed, X), k, settings)
+        return self
+
+    def _store(self, fitted: Fitted, observed: Observed, k: int | None, settings: Settings) -> None:
+        """Set the fitted attributes."""
+        scores, s, right, turn = singular_form(fitted.U, fitted.V)
+        missing = max(0, (k or 1) - len(s))
+        self.row_factors_ = np.pad(scores, ((0, 0), (0, missing))) if missing else scores
+        self.components_ = (np.pad(right, ((0, 0), (0, missing))) if missing else right).T
+        self.singular_values_ = np.pad(s, (0, missing)).astype(right.dtype)
+        self.n_components_ = len(s)
+        self.row_bias_, self.column_bias_ = fitted.row_bias, fitted.column_bias
+        self.global_mean_ = float(fitted.mean)
+        self.reg_, self.optimality_ = float(fitted.reg), float(fitted.optimality)
+        self.objective_, self.n_iter_ = float(fitted.objective), int(fitted.n_iter)
+        self.path_ = np.empty(len(fitted.path), [(name, fitted.path.dtype[name]) for name in PATH_FIELDS])
+        for name in PATH_FIELDS:
+            self.path_[name] = fitted.path[name]
+        self.validation_rmse_ = error_at(self.path_, self.reg_, self.n_components_)
+        self.empty_rows_, self.empty_columns_ = (np.flatnonzero(side == 0) for side in lines(observed))
+        self._fitted = replace(
+            fitted, U=fitted.U[:0].copy(), row_bias=fitted.row_bias[:0].copy(), path=fitted.path[:0].copy()
+        )
+        self._turn, self._observed = turn, observed
+        self._fit_settings = replace(  # without the offsets that the search has left out
+            settings, fit_bias=bool(np.any(fitted.row_bias) or np.any(fitted.column_bias)), center=fitted.mean != 0.0
+        )
+
+    def _warn_of_empty(self, observed: Observed) -> None:
+        """Warn of rows and columns of which nothing is known."""
+        empty = [np.count_nonzero(side == 0) for side in lines(observed)]
+        if any(empty):
+            warnings.warn(
+                f"{empty[0]} rows and {empty[1]} columns of X have no observed entry: their factors and offsets are zero. See "
+                "empty_rows_ and empty_columns_.",
+                UnobservedWarning,
+                stacklevel=4,
+            )
+
+    def _warn_of_rank(self, observed: Observed, fitted: Fitted) -> None:
+        """Warn where rank one has more degrees of freedom than there are entries, or the rank that limits the fit has."""
+        limited = fitted.converged and len(fitted.sigma) > 1 and fitted.optimality > LIMITED
+        r, (m, n) = len(fitted.sigma) if limited else 1, observed.shape
+        if observed.nnz < (m + n - r) * r:
+            warnings.warn(
+                f"X has {observed.nnz} observed entries, and a matrix of rank {r} and shape {(m, n)} has {(m + n - r) * r} "
+                "degrees of freedom: many such matrices fit as well as this one. Lower n_components, or increase reg.",
+                NotIdentifiableWarning,
+                stacklevel=4,
+            )
+
+    # ------------------------------------------------------------------------------------------------ predicting
+
+    def predict_entries(self, rows: Any, columns: Any) -> np.ndarray:
+        """Predict entries of the matrix.
+
+        Not `predict`, which in scikit-learn returns one number for every row of X.
+
+        Parameters
+        ----------
+        rows, columns : array-like of int
+            Entry p stands in row rows[p] of the matrix that was fitted and in column columns[p]; their shapes are broadcast.
+
+        Returns
+        -------
+        values : ndarray of the shape of `rows` and `columns`
+
+        Raises
+        ------
+        IndexError
+            If a row or a column is out of range.
+        """
+        check_is_fitted(self)
+        rows = check_index(rows, len(self.row_factors_), "rows")
+        columns = check_index(columns, self.n_features_in_, "columns")
+        rows, columns = np.broadcast_arrays(rows, columns)
+        values = predict_pairs(
+            rows.ravel(), columns.ravel(), self.row_factors_, self.components_.T, self.row_bias_, self.column_bias_
+        )
+        return self._clipped(values + values.dtype.type(self.global_mean_)).reshape(rows.shape)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Factors of rows, by folding them in: each row is solved for with the columns' factors and offsets fixed.
+
+        Parameters
+        ----------
+        X : sparse, array-like or triplets of shape (n_rows, n_features)
+
+        Returns
+        -------
+        W : ndarray of shape (n_rows, k)
+            Those of the rows that were fitted are `row_factors_`, as far as the fit has converged.
+        """
+        return self.fold_in(X)[0]
+
+    def fold_in(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Factors and offsets of rows; ``inverse_transform(*fold_in(X))`` predicts all their entries.
+
+        Parameters
+        ----------
+        X : sparse, array-like or triplets of shape (n_rows, n_features)
+
+        Returns
+        -------
+        W : ndarray of shape (n_rows, k)
+            As `transform`.
+        row_bias : ndarray of shape (n_rows,)
+        """
+        check_is_fitted(self)
+        observed = self._read(X, reset=False)
+        dtype = self.components_.dtype
+        U, row_bias = fold_in(observed, self._fitted, self._fit_settings, cg_tol=FOLD_IN_TOLERANCE[dtype.name])
+        W = np.zeros((len(U), len(self.components_)), dtype)
+        W[:, : self.n_components_] = U @ self._turn.T.astype(dtype)
+        return W, row_bias
+
+    def inverse_transform(self, W: Any, row_bias: Any = None) -> np.ndarray:
+        """The matrix that belongs to factors of rows.
+
+        Parameters
+        ----------
+        W : array-like of shape (n_rows, k)
+        row_bias : array-like of shape (n_rows,), default=None
+            Offsets of the rows, which `transform` does not return, but `fold_in`; None: zero.
+
+        Returns
+        -------
+        X : ndarray of shape (n_rows, n_features)
+        """
+        check_is_fitted(self)
+        W = _validation.check_dense(W, "W")
+        if W.shape[1] != len(self.components_):
+            raise ValueError(f"W must have {len(self.components_)} columns; got {W.shape[1]}.")
+        X = W @ self.components_
+        X += self.column_bias_ + X.dtype.type(self.global_mean_)
+        if row_bias is not None:
+            X += _validation.check_vector(row_bias, len(W), "row_bias", W).astype(X.dtype)[:, None]
+        return self._clipped(X)
+
+    def complete(self, rows: Any = None) -> np.ndarray:
+        """Rows of the matrix, dense: observed entries as they were observed, and predictions elsewhere.
+
+        Parameters
+        ----------
+        rows : array-like of int of shape (n_rows,), default=None
+            None: all.
+
+        Returns
+        -------
+        X : ndarray of shape (n_rows, n_features)
+
+        Raises
+        ------
+        IndexError
+            If a row is out of range.
+        """
+        check_is_fitted(self)
+        m, n = self._observed.shape
+        rows = np.arange(m) if rows is None else check_index(rows, m, "rows").reshape(-1)
+        _validation.check_memory(float(len(rows)) * n * self.components_.itemsize, "The dense matrix")
+        X = self.inverse_transform(self.row_factors_[rows], self.row_bias_[rows])
+        chosen, indices, values = entries_of(self._observed, rows)
+        X[chosen, indices] = values
+        return X
+
+    def recommend(self, rows: Any, n: int = 10, *, exclude: Any = "observed") -> tuple[np.ndarray, np.ndarray]:
+        """The columns with the largest predictions.
+
+        Parameters
+        ----------
+        rows : array-like of int of shape (n_rows,)
+            Rows of the matrix that was fitted.
+        n : int, default=10
+            How many columns for each.
+        exclude : "observed", None or X as in `fit` of the fitted shape, default="observed"
+            Which entries are not recommended: those observed in `fit`, none, or those of another matrix.
+
+        Returns
+        -------
+        columns : ndarray of int of shape (n_rows, n)
+            In descending order of their values; -1 where fewer are left.
+        values : ndarray of shape (n_rows, n)
+            The predictions; NaN there.
+
+        Raises
+        ------
+        IndexError
+            If a row is out of range.
+        """
+        check_is_fitted(self)
+        rows = check_index(rows, len(self.row_factors_), "rows").reshape(-1)
+        n = _validation.check_integer(n, "n", 1, self.n_features_in_)
+        if exclude is None:
+            excluded = None
+        elif isinstance(exclude, str):
+            _validation.check_choice(exclude, "exclude", ("observed",))
+            excluded = self._observed
+        else:
+            excluded = self._of_fitted_rows(exclude, "exclude")
+        columns, values = best_columns(self.row_factors_, self.components_, self.column_bias_, rows, n, excluded)
+        values += (self.row_bias_[rows] + values.dtype.type(self.global_mean_))[:, None]
+        return columns, self._clipped(values)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the root mean square error of the predictions of the observed entries of X.
+
+        Parameters
+        ----------
+        X : sparse, array-like or triplets of the fitted shape
+            Usually entries that `fit` has not seen.
+        y : ignored
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        observed = self._of_fitted_rows(X, "X")
+        require_entries(observed, "X")
+        errors = self.predict_entries(observed.row_of_entry(), observed.indices).astype(np.float64) - observed.values
+        return -float(np.sqrt(np.average(errors**2, weights=observed.weights)))
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _read(self, X: Any, *, reset: bool, shape: Any = None, weights: Any = None, name: str = "X") -> Observed:
+        """The observed entries of X, in the precision of the model after the first fit."""
+        triplets = isinstance(X, tuple)
+        if triplets and not reset and shape is None:
+            shape = (None, self.n_features_in_)
+        observed = read_observed(
+            X, name, shape=shape, sample_weight=weights, missing_values=self.missing_values, weight_name="weights",
+            allow_empty=True,
+        )  # fmt: skip
+        if triplets:
+            self._check_n_features(observed, reset)
+        else:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        largest = float(np.abs(observed.values).max(initial=0.0))
+        if largest * max(observed.nnz, 1) ** 0.5 > LARGEST:
+            raise ValueError(f"{name} is too large for its sum of squares to be a number; rescale it.")
+        return observed if reset else cast(observed, self.components_.dtype, name)
+
+    def _of_fitted_rows(self, X: Any, name: str) -> Observed:
+        shape = self._observed.shape if isinstance(X, tuple) else None
+        observed = self._read(X, reset=False, shape=shape, name=name)
+        if observed.shape != self._observed.shape:
+            raise ValueError(
+                f"{name} must have the shape {self._observed.shape} of the fitted matrix, whose rows it tells more of; got "
+                f"{observed.shape}. Other rows are for fold_in."
+            )
+        return observed
+
+    def _clipped(self, values: np.ndarray) -> np.ndarray:
+        return values if self.clip is None else np.clip(values, *self.clip, out=values)
+
+    def _settings(self) -> Settings:
+        """The parameters that the engine reads, checked, and the others too."""
+        v = _validation
+        for name, choices in (("fit_bias", (True, False)), ("warm_start", (True, False))):
+            v.check_choice(getattr(self, name), name, choices)
+        v.check_integer(self.max_components, "max_components", 1)
+        v.check_integer(self.n_iter_no_change, "n_iter_no_change", 1)
+        v.check_real(self.validation_fraction, "validation_fraction", 0.0, 1.0, closed=(False, False))
+        if self.clip is not None:
+            low, high = (v.check_real(end, "clip") for end in _pair(self.clip))
+            if not low < high:
+                raise ValueError(f"clip must be None or (low, high) with low < high; got {self.clip!r}.")
+        return Settings(
+            reg_scaling=v.check_real(self.reg_scaling, "reg_scaling", 0.0, 1.0),
+            reg_bias=None if self.reg_bias is None else v.check_real(self.reg_bias, "reg_bias", 0.0),
+            fit_bias=self.fit_bias,
+            center=self.fit_bias,
+            max_iter=v.check_integer(self.max_iter, "max_iter", 1),
+            tol=v.check_real(self.tol, "tol", 0.0, 1.0, closed=(True, False)),
+            cg_tol=v.check_real(self.cg_tol, "cg_tol", 0.0, 1.0, closed=(False, False)),
+            cg_max_iter=v.check_integer(self.cg_max_iter, "cg_max_iter", 1),
+            path_ratio=v.check_real(self.path_ratio, "path_ratio", 1.0, closed=(False, True)),
+            sweeps_per_level=v.check_integer(self.sweeps_per_level, "sweeps_per_level", 1),
+        )
+
+    def _check_n_components(self, shape: tuple[int, int]) -> int | None:
+        """The largest rank, or None for "auto"."""
+        k = None
+        if not (isinstance(self.n_components, str) and self.n_components == "auto"):
+            k = _validation.check_rank(self.n_components, shape, "n_components")
+        _validation.check_memory(16.0 * sum(shape) * (k or 1), "The factors")
+        return k
+
+    def _check_reg(self) -> float | None:
+        if isinstance(self.reg, str) and self.reg == "auto":
+            return None
+        return _validation.check_real(self.reg, "reg", 0.0)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = bool(np.isnan(self.missing_values))
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def error_at(path: np.ndarray, reg: float, k: int) -> float | None:
+    """The held-out error at the level of a path with this penalty whose rank is nearest to k."""
+    there = path[np.isclose(path["reg"], reg, rtol=1e-9, atol=0.0) & np.isfinite(path["validation_rmse"])]
+    if not len(there):
+        return None
+    return float(there["validation_rmse"][np.argmin(np.abs(there["n_components"] - k))])
+
+
+def started(observed: Observed, model: Fitted, settings: Settings, k: int) -> Fitted:
+    """The model's columns, k of them at most, with rows that belong to these observations."""
+    model = replace(model, V=model.V[:, :k], sigma=model.sigma[:k])
+    U, row_bias = fold_in(observed, model, settings, cg_tol=settings.cg_tol)
+    return replace(model, U=U, row_bias=row_bias)
+
+
+def lines(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of observations in every row, and in every column."""
+    return np.diff(observed.indptr), np.bincount(observed.indices, minlength=observed.shape[1])
+
+
+def own(observed: Observed, X: Any) -> Observed:
+    """The observations without their transpose, and without memory that belongs to a sparse X."""
+    theirs = [getattr(X, name, None) for name in ("data", "indices", "indptr")]
+
+    def copied(array: Any) -> Any:
+        shared = any(isinstance(other, np.ndarray) and np.may_share_memory(array, other) for other in theirs)
+        return array.copy() if shared else array
+
+    weights = None if observed.weights is None else copied(observed.weights)
+    parts = (copied(part) for part in (observed.indptr, observed.indices, observed.values))
+    return Observed(*parts, observed.shape, weights)
+
+
+def cast(observed: Observed, dtype: Any, name: str) -> Observed:
+    """The observations in another precision."""
+    values = _validation.cast(observed.values, dtype, name)
+    return Observed(observed.indptr, observed.indices, values, observed.shape, observed.weights)
+
+
+def entries_of(observed: Observed, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the observed entries in these rows the place in `rows`, the column and the value."""
+    counts = np.diff(observed.indptr)[rows]
+    ends = np.cumsum(counts)
+    take = np.repeat(observed.indptr[rows] - (ends - counts), counts) + np.arange(counts.sum())
+    return np.repeat(np.arange(len(rows)), counts), observed.indices[take], observed.values[take]
+
+
+def check_index(index: Any, size: int, name: str) -> np.ndarray:
+    """Integers in [0, size), or TypeError or IndexError."""
+    index = np.asarray(index)
+    if index.size and index.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers; got dtype {index.dtype}.")
+    if index.size and (index.min() < 0 or index.max() >= size):
+        bad = index.min() if index.min() < 0 else index.max()
+        raise IndexError(f"{name} must lie in [0, {size}); found {bad}.")
+    return index.astype(np.int64, copy=False)
+
+
+def _check_row_ids(row_ids: Any, count: int, n_rows: int) -> np.ndarray:
+    if row_ids is None:
+        return n_rows + np.arange(count)
+    ids = np.asarray(row_ids)
+    if ids.shape != (count,) or ids.dtype.kind not in "iu" or ids.min() < 0 or len(np.unique(ids)) < count:
+        raise ValueError(f"row_ids must be {count} different integers >= 0, one for each row of X; got {row_ids!r}.")
+    return ids.astype(np.int64)
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise ValueError(f"clip must be None or (low, high); got {value!r}.") from None
+    return low, high

@@ -1,0 +1,128 @@
+"""`Observed`: the observed entries of a matrix by rows, and by columns once somebody asks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lrla._arrays import FLOAT32, FLOAT64
+from lrla._jit import frozen
+from lrla.completion import _kernels
+
+# Blocks of rows that threads share; a fixed number, so that sums over blocks do not depend on the threads.
+BLOCKS = 64
+ROW_COST = 12  # what a row costs besides its entries, in entries
+
+
+class Observed:
+    """The observed entries of an (m, n) matrix in CSR, on the host; nothing in it is ever changed.
+
+    Stored zeros are observations.
+
+    Attributes
+    ----------
+    shape : (m, n)
+    indptr : (m + 1,) int64
+    indices : (nnz,) int32, ascending in every row
+    values : (nnz,) float32 or float64
+    weights : (nnz,) of the dtype of the values, or None: all are 1
+    """
+
+    def __init__(
+        self,
+        indptr: np.ndarray,
+        indices: np.ndarray,
+        values: np.ndarray,
+        shape: tuple[int, int],
+        weights: np.ndarray | None = None,
+    ):
+        dtype = FLOAT32 if values.dtype == FLOAT32 else FLOAT64
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.indptr = frozen(indptr.astype(np.int64, copy=False))
+        self.indices = frozen(indices.astype(np.int32, copy=False))
+        self.values = frozen(values.astype(dtype, copy=False))
+        self.weights = None if weights is None else frozen(weights.astype(dtype, copy=False))
+        self._transpose: Observed | None = None
+
+    @classmethod
+    def from_triplets(
+        cls,
+        rows: np.ndarray,
+        columns: np.ndarray,
+        values: np.ndarray,
+        shape: tuple[int, int],
+        weights: np.ndarray | None = None,
+    ) -> Observed:
+        """From distinct (row, column) pairs in any order."""
+        by_entry = cls(
+            np.arange(len(values) + 1), np.asarray(columns), np.asarray(values), (len(values), shape[1]), weights
+        )
+        by_column = by_entry.T  # indices are now numbers of entries, in the order of their columns
+        entries = by_column.indices
+        by_column = cls(
+            by_column.indptr, np.asarray(rows)[entries], by_column.values, (shape[1], shape[0]), by_column.weights
+        )
+        by_rows = by_column.T
+        by_rows._transpose = None  # its own is built when it is needed
+        return by_rows
+
+    @classmethod
+    def from_csr(cls, csr: Any, weights: np.ndarray | None = None) -> Observed:
+        """From a SciPy CSR matrix with sorted indices and no duplicates; stored zeros are observations."""
+        return cls(csr.indptr, csr.indices, csr.data, csr.shape, weights)
+
+    @property
+    def nnz(self) -> int:
+        """Number of observed entries."""
+        return self.values.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32 or float64."""
+        return self.values.dtype
+
+    @property
+    def T(self) -> Observed:
+        """The same entries by columns: built once, and kept."""
+        if self._transpose is None:
+            m, n = self.shape
+            weights = self.weight_array
+            indptr = np.zeros(n + 1, np.int64)
+            indices, values, turned = np.empty(self.nnz, np.int32), np.empty_like(self.values), np.empty_like(weights)
+            _kernels.transpose(self.indptr, self.indices, self.values, weights, indptr, indices, values, turned)
+            other = Observed(indptr, indices, values, (n, m), None if self.weights is None else turned)
+            other._transpose = self
+            self._transpose = other
+        return self._transpose
+
+    @cached_property
+    def weight_array(self) -> np.ndarray:
+        """The weights as kernels take them: an empty array where all are 1."""
+        return frozen(np.empty(0, self.dtype)) if self.weights is None else self.weights
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Observations in every row, (m,) float64: the sum of their weights where there are some."""
+        if self.weights is None:
+            return np.diff(self.indptr).astype(np.float64)
+        return np.bincount(self.row_of_entry(), self.weights, self.shape[0])
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        """First rows of `BLOCKS` blocks of about equal work, and then m."""
+        m = self.shape[0]
+        work = self.indptr + ROW_COST * np.arange(m + 1)
+        inner = np.searchsorted(work, np.arange(1, BLOCKS) * int(work[-1]) // BLOCKS)
+        return frozen(np.concatenate(([0], inner, [m])).astype(np.int64))
+
+    def row_of_entry(self) -> np.ndarray:
+        """The row of every entry, (nnz,) int32."""
+        return np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(self.indptr))
+
+    def subset(self, mask: np.ndarray) -> Observed:
+        """The entries where `mask` (nnz,), in the order of the rows, is true."""
+        kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
+        weights = None if self.weights is None else self.weights[mask]
+        return Observed(kept[self.indptr], self.indices[mask], self.values[mask], self.shape, weights)

@@ -1,0 +1,193 @@
+"""The problem as alternating minimisation sees it: offsets, sweeps, growth of the rank, and the certificate.
+
+    minimise  sum (x_ij - mean - b_i - c_j - u_i v_j)^2 + reg (sum w_i |u_i|^2 + sum z_j |v_j|^2)
+                                                        + reg_bias (sum w_i b_i^2 + sum z_j c_j^2)
+
+with w_i = n_i^alpha, z_j = n_j^alpha for n observations in a row or column.  Inside, values are scaled by a power of two to
+about 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from lrla._progress import Progress
+from lrla._random import Stream
+from lrla._threads import share
+from lrla.completion import _kernels
+from lrla.completion._balance import balance
+from lrla.completion._half_sweep import Factors, Solver, Sums, update_rows
+from lrla.completion._observed import BLOCKS, Observed
+from lrla.linalg._sparse import SparseOperator
+from lrla.svd import _truncated as svd
+
+OFFSET_ROUNDS = 5
+OFFSET_DAMPING = 5.0  # penalty of the offsets in the first round
+LEAST_OFFSETS = 1e-3  # variance of the offsets over that of the values, below which they count as this large
+GROWTH = 10  # columns that a level may add
+BLOCK = 16  # vectors of the residual's subspace iteration
+# Singular values of the residual above the penalty that call for a column: relative, along the path and at its end.
+PATH_EXCESS, EXCESS = 0.02, 5e-4
+STEP = 0.5  # share of its best size that a new column is given
+RESIDUAL_TOLERANCE, KRYLOV_STEPS = 2e-3, 100
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Of factors and of offsets, in the units of the scaled values."""
+
+    reg: float
+    bias: tuple[float, float]  # of rows, of columns
+
+
+class Problem:
+    """Observations with the weights of the penalty; its methods change a `Factors` in place."""
+
+    def __init__(self, observed: Observed, alpha: float, solver: Solver, seed: int, mean: float | None = None):
+        self.observed, self.solver = observed, solver
+        self.row_weights, self.column_weights = (side.counts**alpha for side in (observed, observed.T))
+        for weights, side in ((self.row_weights, observed), (self.column_weights, observed.T)):
+            weights[side.counts <= 0] = 1.0
+        self.weighted = alpha != 0
+        self.center, self.scale = location_and_scale(observed)
+        self.set_mean(mean)
+        self.total = max(float(observed.counts.sum()), np.finfo(np.float64).tiny)
+        self.noise, self.offset_spread = 1.0, [1.0, 1.0]
+        self.seed = np.random.SeedSequence(seed)
+        self.stream = Stream.from_seed(self.seed)
+        self._right: np.ndarray | None = None
+
+    def set_mean(self, mean: float | None) -> None:
+        """Take off this number (None: the mean of the observations)."""
+        self.mean = self.center if mean is None else mean
+        self.numbers = np.array([1 / self.scale, self.mean / self.scale], self.observed.dtype)
+
+    def start(self, offsets: bool) -> Factors:
+        """No columns; shrunken row and column means as offsets, and the variances of noise and offsets from them.
+
+        The penalty of an offset that is right for Gaussian noise and offsets is the ratio of their variances.
+        """
+        factors = Factors.empty(self.observed.shape, self.observed.dtype, offsets)
+        damping = [OFFSET_DAMPING, OFFSET_DAMPING]
+        for _ in range(OFFSET_ROUNDS if offsets else 0):
+            for flipped, side in ((True, self.observed.T), (False, self.observed)):
+                penalty = Penalty(0.0, (damping[0], damping[1]))
+                sums = self.half_sweep(factors.T if flipped else factors, penalty, flipped)
+                self.noise = (sums.loss + sums.ridge - sums.gain) / self.total
+                seen = side.counts > 0
+                found = (factors.V[:, 1] if flipped else factors.U[:, 0]).astype(np.float64)[seen]
+                unsure = self.noise / (side.counts[seen] + damping[flipped])
+                spread = max(float(np.mean(np.square(found) + unsure)), LEAST_OFFSETS)
+                damping[flipped] = self.noise / spread
+                weights = (self.column_weights if flipped else self.row_weights)[seen]
+                self.offset_spread[flipped] = spread * float(weights.mean())
+        return factors
+
+    def offset_penalties(self) -> tuple[float, float]:
+        """Variance of the noise over those of the offsets of rows and of columns."""
+        return self.noise / self.offset_spread[0], self.noise / self.offset_spread[1]
+
+    def half_sweep(self, factors: Factors, penalty: Penalty, flipped: bool) -> Sums:
+        """Update the left side of `factors`; flipped: they are those of the transpose."""
+        observed = self.observed.T if flipped else self.observed
+        weights = self.column_weights if flipped else self.row_weights
+        dtype, width = observed.dtype, factors.U.shape[1]
+        reg, free = np.zeros(width, dtype), np.zeros(width, dtype)
+        reg[factors.columns], free[factors.columns] = penalty.reg, 1
+        if factors.shift:
+            reg[int(flipped)], free[int(flipped)] = penalty.bias[flipped], 1
+        return update_rows(observed, factors.U, factors.V, reg, free, self.numbers, weights.astype(dtype), self.solver)
+
+    def sweep(self, factors: Factors, penalty: Penalty) -> tuple[float, float]:
+        """Balance, update U, balance, update V; the loss between the two half-sweeps, and the objective at the end."""
+        self.balance(factors)
+        self.half_sweep(factors, penalty, flipped=False)
+        sigma = self.balance(factors)
+        sums = self.half_sweep(factors.T, penalty, flipped=True)
+        ridge = penalty.reg * sigma.sum()
+        if factors.shift:
+            ridge += penalty.bias[0] * float(self.row_weights @ np.square(factors.U[:, 0].astype(np.float64)))
+        self.noise = sums.loss / self.total
+        return sums.loss, sums.loss + sums.ridge + ridge - sums.gain
+
+    def balance(self, factors: Factors) -> np.ndarray:
+        """Balance in place; sigma (k,)."""
+        return balance(factors, *((self.row_weights, self.column_weights) if self.weighted else (None, None)))
+
+    def residual(self, factors: Factors) -> scipy.sparse.csr_array:
+        """The residual of the scaled values, times their weights, over the roots of the penalty's weights."""
+        observed, dtype = self.observed, self.observed.dtype
+        values = np.empty(observed.nnz, dtype)
+        scales = [(weights**-0.5).astype(dtype) for weights in (self.row_weights, self.column_weights)]
+
+        def work(first: int, last: int) -> None:
+            _kernels.residuals(
+                observed.indptr, observed.indices, observed.values, observed.weight_array, factors.V.reshape(-1),
+                factors.U.reshape(-1), self.numbers, *scales, observed.bounds, (first, last), values,
+            )  # fmt: skip
+
+        share(work, BLOCKS)
+        return scipy.sparse.csr_array((values, observed.indices, observed.indptr), shape=observed.shape)
+
+    def leading(self, residual: scipy.sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rough leading singular triplets P (m, b), s (b,), Q (n, b), from where the last level left the subspace."""
+        operator = SparseOperator(residual)
+        steps, Q = 2, self._right
+        if Q is None:
+            steps, Q = 4, self.stream.normal(min(BLOCK, *residual.shape), residual.shape[1], dtype=residual.dtype.name)
+        for _ in range(steps):
+            Q = np.ascontiguousarray(np.linalg.qr(operator.gram(Q).T)[0].T)
+        W, s, R = np.linalg.svd(operator.forward(Q).T.astype(np.float64), full_matrices=False)
+        self._right = (R @ Q).astype(residual.dtype)
+        return W, s, self._right.T
+
+    def leading_to_tolerance(
+        self, residual: scipy.sparse.csr_array, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Leading singular triplets P (m, k), s (k,), Q (n, k), to `RESIDUAL_TOLERANCE`."""
+        with Progress("residual", KRYLOV_STEPS) as progress:
+            found = svd.solve(
+                residual, k, mean=None, seed=self.seed, progress=progress, tol=RESIDUAL_TOLERANCE, max_iter=KRYLOV_STEPS
+            )
+        return found.U, found.s, found.Vt.T
+
+    def largest(self, factors: Factors) -> float:
+        """The largest singular value of the residual."""
+        return float(self.leading_to_tolerance(self.residual(factors), 1)[1][0])
+
+    def grow(self, factors: Factors, penalty: Penalty, most: int, *, thorough: bool = False) -> int:
+        """Append columns along the residual's directions whose singular values exceed the penalty; returns how many."""
+        room = max(0, min(GROWTH, most - factors.k))
+        if not room:
+            return 0
+        residual = self.residual(factors)
+        P, s, Q = self.leading_to_tolerance(residual, room) if thorough else self.leading(residual)
+        excess = EXCESS if thorough else PATH_EXCESS
+        new = int(np.count_nonzero(s[:room] > (1 + excess) * penalty.reg))
+        if new:
+            P, Q = P[:, :new] * self.row_weights[:, None] ** -0.5, Q[:, :new] * self.column_weights[:, None] ** -0.5
+            # Along one direction the best size is (s - reg) / (sum over the entries of p_i^2 q_j^2); the sum is that of
+            # entries spread as the counts of rows and columns say.
+            seen = (self.observed.counts @ np.square(P)) * (self.observed.T.counts @ np.square(Q)) / self.total
+            root = np.sqrt(STEP * (s[:new] - penalty.reg) / seen)
+            factors.append(P * root, Q * root)
+        return new
+
+
+def location_and_scale(observed: Observed) -> tuple[float, float]:
+    """The (weighted) mean of the values, and a power of two near their spread around it."""
+    largest = float(max(abs(float(observed.values.max())), abs(float(observed.values.min())))) or 1.0
+    least = 2.0**-120 if observed.dtype == np.float32 else 2.0**-1000  # whose reciprocal is a number
+    unit = max(2.0 ** round(math.log2(largest)), least)
+    values = observed.values.astype(np.float64)
+    values /= unit
+    weights = observed.weights
+    center = float(np.average(values, weights=weights))
+    values -= center
+    spread = math.sqrt(float(np.average(np.square(values, out=values), weights=weights)))
+    exponent = round(math.log2(spread)) if spread > 1e-7 * max(1.0, abs(center)) else 0
+    return center * unit, max(unit * 2.0**exponent, least)

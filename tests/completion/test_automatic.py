@@ -1,0 +1,227 @@
+"""`complete_automatically`: offsets, penalty and rank chosen on held-out entries; noiseless data found to be so."""
+
+import numpy as np
+import pytest
+
+from lrla.completion._als import Settings, complete
+from lrla.completion._automatic import complete_automatically, completion_path, hold_out
+from lrla.completion._half_sweep import half_sweep
+from lrla.completion._observed import Observed
+
+
+def exact_problem(m, n, k, oversampling, kappa, seed):
+    """A matrix of rank k with condition number kappa, some of its entries, as many as `oversampling` times its free numbers.
+
+    Every row and column has more than k entries: one that has fewer cannot be told by any method.
+    """
+    rng = np.random.default_rng(seed)
+    U, V = (np.linalg.qr(rng.standard_normal((size, k)))[0] for size in (m, n))
+    M = U * np.geomspace(kappa, 1, k) @ V.T * np.sqrt(m * n / k)
+    while True:
+        rows, columns = np.divmod(rng.choice(m * n, int(oversampling * k * (m + n - k)), replace=False), n)
+        if min(np.bincount(rows, minlength=m).min(), np.bincount(columns, minlength=n).min()) > k:
+            return M, rows, columns
+
+
+def prediction(fitted):
+    return fitted.mean + fitted.row_bias[:, None] + fitted.column_bias + fitted.U @ fitted.V.T
+
+
+def error(fitted, M):
+    return np.linalg.norm(prediction(fitted) - M) / np.linalg.norm(M)
+
+
+# ---------------------------------------------------------------------------------------------------- exact recovery
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kappa", [1, 10])
+def test_exact_recovery_at_the_edge_with_defaults(kappa):
+    for seed in range(10):
+        M, rows, columns = exact_problem(400, 400, 8, 1.5, kappa, seed)
+        fitted = complete_automatically(
+            Observed.from_triplets(rows, columns, M[rows, columns], M.shape), Settings(), seed=seed
+        )
+        assert fitted.U.shape[1] == 8
+        assert error(fitted, M) <= 1e-5
+
+
+@pytest.mark.parametrize("kappa", [1, 10])
+def test_exact_recovery_finds_the_rank(kappa):
+    M, rows, columns = exact_problem(300, 200, 5, 2.2, kappa, 0)
+    fitted = complete_automatically(Observed.from_triplets(rows, columns, M[rows, columns], M.shape), Settings())
+    assert fitted.U.shape[1] == 5
+    assert fitted.converged
+    assert error(fitted, M) <= 1e-5
+
+
+def test_exact_recovery_beside_offsets():
+    M, rows, columns = exact_problem(200, 150, 3, 4, 3, 0)
+    rng = np.random.default_rng(1)
+    M = M + 5 + 2 * rng.standard_normal(200)[:, None] + rng.standard_normal(150)
+    fitted = complete_automatically(Observed.from_triplets(rows, columns, M[rows, columns], M.shape), Settings())
+    assert error(fitted, M) <= 1e-5
+
+
+def test_exact_recovery_in_single_precision():
+    M, rows, columns = exact_problem(200, 150, 3, 4, 3, 0)
+    values = M[rows, columns].astype(np.float32)
+    fitted = complete_automatically(Observed.from_triplets(rows, columns, values, M.shape), Settings())
+    assert fitted.U.shape[1] == 3
+    assert error(fitted, M) <= 1e-3
+
+
+@pytest.mark.parametrize("kappa", [1, 10])
+def test_alternating_exact_solves_at_one_small_penalty_fail_there(kappa):
+    """The negative control: without the path the same entries do not give the matrix."""
+    M, rows, columns = exact_problem(400, 400, 8, 1.5, kappa, 0)
+    values = M[rows, columns]
+    filled = np.zeros(M.shape)
+    filled[rows, columns] = values
+    U = np.linalg.svd(filled)[0][:, :8] * 10
+    for _ in range(100):
+        V = half_sweep((values, (columns, rows)), U, reg=1e-8, shape=(400, 400), cg_tol=1e-10, cg_max_iter=60)
+        U = half_sweep((values, (rows, columns)), V, reg=1e-8, shape=(400, 400), cg_tol=1e-10, cg_max_iter=60)
+    assert np.linalg.norm(U @ V.T - M) > 0.1 * np.linalg.norm(M)
+
+
+# ---------------------------------------------------------------------------------------------------- noisy data
+
+
+@pytest.fixture
+def table(rng):
+    """Rank 5 with noise 0.1, 1000 x 50, 30 % missing: the noise is far below the structure."""
+    M = rng.standard_normal((1000, 5)) @ rng.standard_normal((5, 50)) / np.sqrt(5)
+    rows, columns = np.nonzero(rng.random(M.shape) < 0.7)
+    return M, Observed.from_triplets(rows, columns, M[rows, columns] + 0.1 * rng.standard_normal(len(rows)), M.shape)
+
+
+def test_the_rank_of_a_noisy_table_is_found(table):
+    M, observed = table
+    fitted = complete_automatically(observed, Settings())
+    assert fitted.U.shape[1] == 5
+    hidden = np.ones(M.shape, bool)
+    hidden[observed.row_of_entry(), observed.indices] = False
+    # noise of 0.1 on 35 entries a row leaves 0.1 sqrt(5 / 35) = 0.038 at the best
+    assert np.sqrt(np.mean((prediction(fitted) - M)[hidden] ** 2)) <= 0.05
+
+
+@pytest.fixture(scope="module")
+def ratings():
+    """A small table of ratings with offsets, rank 3 and noise, and entries to test on."""
+    rng = np.random.default_rng(0)
+    m, n, nnz = 400, 300, 18_000
+    p, q = np.arange(1, m + 1) ** -0.5, np.arange(1, n + 1) ** -0.7
+    cells = np.unique(rng.choice(m, 3 * nnz, p=p / p.sum()) * n + rng.choice(n, 3 * nnz, p=q / q.sum()))
+    rows, columns = np.divmod(rng.permutation(cells)[:nnz], n)
+    M = 3.5 + 0.4 * rng.standard_normal((m, 1)) + 0.5 * rng.standard_normal(n)
+    M = M + 0.6 * rng.standard_normal((m, 3)) @ rng.standard_normal((3, n)) / np.sqrt(3)
+    values = M[rows, columns] + 0.6 * rng.standard_normal(nnz)
+    test = np.arange(nnz) < 2000
+    observed = Observed.from_triplets(rows[~test], columns[~test], values[~test], (m, n))
+    return observed, rows[test], columns[test], values[test]
+
+
+def held_out_error(fitted, ratings):
+    _, rows, columns, values = ratings
+    return np.sqrt(np.mean((prediction(fitted)[rows, columns] - values) ** 2))
+
+
+def test_the_choice_is_as_good_as_the_best_of_a_grid(ratings):
+    fitted = complete_automatically(ratings[0], Settings())
+    grid = [
+        held_out_error(complete(ratings[0], k, reg, Settings()), ratings)
+        for k in (1, 2, 3, 4, 8) for reg in (1.0, 2.0, 4.0, 8.0)
+    ]  # fmt: skip
+    assert held_out_error(fitted, ratings) <= 1.01 * min(grid)
+    assert held_out_error(fitted, ratings) < 0.95 * np.sort(grid)[-5]
+
+
+def test_the_path_shows_the_choice(ratings):
+    fitted = complete_automatically(ratings[0], Settings())
+    tried = fitted.path[~np.isnan(fitted.path["validation_rmse"])]
+    best = tried[np.argmin(tried["validation_rmse"])]
+    assert best["reg"] == pytest.approx(fitted.reg)
+    assert fitted.path[-1]["reg"] == fitted.reg
+
+
+def test_rank_and_penalty_may_be_given(ratings):
+    fitted = complete_automatically(ratings[0], Settings(), n_components=2)
+    assert fitted.U.shape[1] <= 2
+    fitted = complete_automatically(ratings[0], Settings(), reg=3.0)
+    assert fitted.reg == 3.0
+    fitted = complete_automatically(ratings[0], Settings(), max_components=1)
+    assert fitted.U.shape[1] <= 1
+
+
+def test_the_same_seed_gives_the_same_bits(ratings):
+    one, other = (complete_automatically(ratings[0], Settings(), seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.U, other.U)
+    assert one.reg == other.reg
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_the_unit_of_the_data_makes_no_difference(ratings, factor):
+    observed = ratings[0]
+    scaled = Observed(observed.indptr, observed.indices, factor * observed.values, observed.shape)
+    one, other = complete_automatically(observed, Settings()), complete_automatically(scaled, Settings())
+    assert other.reg == pytest.approx(factor * one.reg, rel=1e-3)
+    assert np.abs(factor * prediction(one) - prediction(other)).max() <= 1e-3 * factor * np.abs(prediction(one)).max()
+
+
+def test_offsets_and_mean_are_left_out_where_there_are_none(rng):
+    M = rng.standard_normal((200, 2)) @ rng.standard_normal((2, 100))
+    rows, columns = np.nonzero(rng.random(M.shape) < 0.3)
+    values = M[rows, columns] + 0.2 * rng.standard_normal(len(rows))
+    plain = complete_automatically(Observed.from_triplets(rows, columns, values, M.shape), Settings())
+    assert plain.mean == 0
+    assert np.all(plain.row_bias == 0)
+    moved = complete_automatically(Observed.from_triplets(rows, columns, values + 10, M.shape), Settings())
+    assert moved.mean == pytest.approx(10, abs=0.5)
+
+
+def test_noise_alone_gives_no_column(rng):
+    rows, columns = np.nonzero(rng.random((150, 100)) < 0.3)
+    observed = Observed.from_triplets(rows, columns, rng.standard_normal(len(rows)), (150, 100))
+    fitted = complete_automatically(observed, Settings())
+    assert np.sqrt(np.mean(prediction(fitted) ** 2)) <= 0.2
+
+
+def test_a_stop_returns_what_is_there(ratings):
+    from lrla._progress import Progress
+
+    calls = []
+    progress = Progress("", 100, 0, lambda info: calls.append(info) or len(calls) == 5)
+    fitted = complete_automatically(ratings[0], Settings(), progress=progress)
+    assert len(calls) == 5
+    assert fitted.stopped
+    assert not fitted.converged
+    assert np.all(np.isfinite(prediction(fitted)))
+
+
+# ---------------------------------------------------------------------------------------------------- held-out entries
+
+
+def test_every_row_and_column_keeps_two_entries(rng):
+    rows, columns = np.nonzero(rng.random((300, 200)) < 0.02)
+    observed = Observed.from_triplets(rows, columns, np.ones(len(rows)), (300, 200))
+    mask = hold_out(observed, 0.2, 0)
+    left = observed.subset(~mask)
+    for side, all_of_it in ((left, observed), (left.T, observed.T)):
+        assert np.all(side.counts >= np.minimum(all_of_it.counts, 2))
+    assert mask.sum() > 0
+
+
+def test_a_path_of_given_penalties(ratings):
+    observed = ratings[0]
+    X = (observed.values, (observed.row_of_entry(), observed.indices))
+    path = completion_path(X, [2.0, 20.0, 6.0], random_state=0)
+    assert path["reg"].tolist() == [20.0, 6.0, 2.0]
+    assert np.all(np.diff(path["train_rmse"]) < 0)
+    assert np.all(path["validation_rmse"] > path["train_rmse"])
+    whole = completion_path(X, validation_fraction=0.0, random_state=0)
+    assert len(whole) == 21
+    assert whole["reg"][0] / whole["reg"][-1] == pytest.approx(1.25**20)
+    assert np.all(np.isnan(whole["validation_rmse"]))
+    with pytest.raises(ValueError, match="regs must be"):
+        completion_path(X, [1.0, -1.0])
