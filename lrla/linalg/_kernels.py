@@ -171,6 +171,24 @@ def _multiply(indptr, indices, data, u, bounds, blocks, panel, totals, gather, s
         _do_rows(indptr, indices, data, u, first, last, panel, total, gather, scatter, zero)
 
 
+@numba.njit(nogil=True)
+def _recur(totals, blocks, first, last, x, y, a, b, zero):
+    """Rows first <= j < last of ``y = a (totals[0] + totals[1] + ...) - b x - y``, for panels x and y.
+
+    Parameters
+    ----------
+    totals : (blocks (n + 1), width), one total after the other
+    x, y : (n + 1, width)
+    a, b : numbers
+    """
+    for j in range(first, last):
+        total = zero
+        for r in range(blocks):
+            total = lanes_axpy(1.0, lanes_load(totals, r * x.shape[0] + j, zero), total)
+        rest = lanes_axpy(b, lanes_load(x, j, zero), lanes_load(y, j, zero))
+        lanes_store(y, j, lanes_axpy(a, total, lanes_axpy(-1.0, rest, zero)))
+
+
 # A function for each width: what is not used is not compiled.
 
 
@@ -189,5 +207,21 @@ def _multiply_32(indptr, indices, data, u, bounds, blocks, panel, totals, gather
     _multiply(indptr, indices, data, u, bounds, blocks, panel, totals, gather, scatter, lanes_zero(data, 32))
 
 
-# `_multiply` for panels of a width, without its last argument
+@kernel()
+def _recur_8(totals, blocks, first, last, x, y, a, b):
+    _recur(totals, blocks, first, last, x, y, a, b, lanes_zero(x, 8))
+
+
+@kernel()
+def _recur_16(totals, blocks, first, last, x, y, a, b):
+    _recur(totals, blocks, first, last, x, y, a, b, lanes_zero(x, 16))
+
+
+@kernel()
+def _recur_32(totals, blocks, first, last, x, y, a, b):
+    _recur(totals, blocks, first, last, x, y, a, b, lanes_zero(x, 32))
+
+
+# `_multiply` and `_recur` for panels of a width, without their last argument
 multiply_panel = {8: _multiply_8, 16: _multiply_16, 32: _multiply_32}
+recur_panel = {8: _recur_8, 16: _recur_16, 32: _recur_32}

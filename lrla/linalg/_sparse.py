@@ -12,7 +12,7 @@ import scipy.sparse
 
 from lrla._jit import frozen
 from lrla._threads import share
-from lrla.linalg._kernels import WIDTHS, multiply_panel
+from lrla.linalg._kernels import WIDTHS, multiply_panel, recur_panel
 
 # Bytes that the accumulators of one panel may take; there are fewer blocks of rows where they would take more.
 WORK_BUDGET = 256 * 2**20
@@ -21,6 +21,8 @@ MAX_BLOCKS = 16
 # Rows of a panel that are transposed at a time.
 COPY_TILE = 1024
 CACHE_LINE = 64
+# Numbers in a panel above which a step of a recurrence is shared among threads.
+SHARED = 10**5
 NO_SHIFT = frozen(np.empty(0))
 
 
@@ -231,28 +233,26 @@ class SparseOperator:
         for part, width in _panels(len(X)):
             before, now = (self._work_panel(name, csr.shape[1] + 1, width) for name in ("before", "now"))
             _fill(before, X[part])
-            Y = self._gram_panel(csr, before, slope)
-            np.subtract(Y, before, out=now)
+            now[:] = 0
+            self._recur(csr, before, now, slope, 1.0)
             for _ in range(degree - 1):
-                Y = self._gram_panel(csr, now, 2.0 * slope)
-                np.subtract(Y, before, out=before)
-                for _ in range(2):
-                    before -= now
+                self._recur(csr, now, before, 2.0 * slope, 2.0)
                 before, now = now, before
             result[part] = now[:-1, : len(result[part])].T
         return result
 
-    def _gram_panel(self, csr: _Csr, panel: np.ndarray, factor: float) -> np.ndarray:
-        """factor B^T B times a panel (n + 1, width), whose last row is not used, as a panel that is overwritten next."""
-        width, (u, v) = panel.shape[1], self._storage.shift(self._flipped)
-        totals = self._panel_product(csr, self._flipped, panel, width, gather=True, scatter=True)
-        Y = totals[0]
-        for other in totals[1:]:
-            Y += other
-        if u.size:
-            Y[:-1] -= v[:, np.newaxis] * Y[-1]
-        Y *= self.dtype.type(factor)
-        return Y
+    def _recur(self, csr: _Csr, x: np.ndarray, y: np.ndarray, a: float, b: float) -> None:
+        """Write ``a B^T B x - b x - y`` over y; panels (n + 1, width), whose last rows are not used."""
+        v = self._storage.shift(self._flipped)[1]
+        totals = self._panel_product(csr, self._flipped, x, x.shape[1], gather=True, scatter=True)
+        if v.size:
+            totals[0, :-1] -= v[:, np.newaxis] * totals[:, -1].sum(axis=0)  # (u^T Y) v
+        kernel, (rows, width) = recur_panel[x.shape[1]], x.shape
+
+        def work(first: int, last: int) -> None:
+            kernel(totals.reshape(-1, width), len(totals), first, last, x, y, a, b)
+
+        share(work, rows) if x.size > SHARED else work(0, rows)
 
     def _check_vectors(self, source: np.ndarray, length: int) -> None:
         if source.ndim != 2 or source.shape[1] != length or source.dtype != self.dtype:
