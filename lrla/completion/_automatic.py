@@ -30,7 +30,7 @@ NO_NOISE = 1e-2  # held-out error over the spread of the data, from which on an 
 SUSPICIOUS = 0.6  # ratio of the errors on fitted and on held-out entries below which there may be no noise
 LEAST_OVERSAMPLING = 1.15  # observations over degrees of freedom, for an exact fit to mean anything
 PATH_DEPTH, LEVELS = 100, 21  # ratio of the penalties at the ends of a path, and how many levels that usually makes
-EXACT_WORK = 2e8  # entries times sweeps that the search for an exact fit may take
+EXACT_WORK = 3e7  # entries times sweeps that the search for an exact fit may take: some seconds
 
 
 class HeldOut:
