@@ -22,6 +22,7 @@ from lrla.completion._als import Fitted, Settings, fold_in
 from lrla.completion._automatic import complete_automatically
 from lrla.completion._observed import Observed
 from lrla.exceptions import UnobservedWarning
+from lrla.linalg._blas_threads import one_blas_thread
 
 SOLVERS = ("auto", "em", "als")
 EM_WORK = 5e7  # n k^2 up to which "auto" takes EM, whose accumulators are of that size
@@ -225,7 +226,7 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         raw, table = _table(rows, holes, self._units, weight[used])
         most = self._most(X.shape, table)
         self.solver_ = self._choose_solver(table, most)
-        with Progress("LowRankImputer", self.max_iter, self.verbose) as progress:
+        with one_blas_thread, Progress("LowRankImputer", self.max_iter, self.verbose) as progress:
             if self.solver_ == "em":
                 self._fit_em(table, raw, most, seed, progress)
             else:

@@ -20,6 +20,7 @@ from lrla.completion._input import read_observed, require_entries
 from lrla.completion._moments import Moments, complete_moment, pair_moments, root_mean_square
 from lrla.completion._observed import Observed
 from lrla.exceptions import NotIdentifiableWarning, UnobservedWarning
+from lrla.linalg._blas_threads import one_blas_thread
 
 # Shares of the mean square of the data: the least noise of a model from moments, and the noise that EM starts from.  EM moves
 # slowly where the noise is small: started from what the moments leave it needs 3 to 5 times as many iterations.
@@ -264,7 +265,7 @@ class OneSidedCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Esti
         table = _table(observed, scale)
         squares = float(np.mean((table.values - start.mean[table.indices]) ** 2))
         start = replace(start, psi=np.maximum(start.psi, FIRST_NOISE * squares))
-        with Progress("OneSidedCompletion", self.max_iter, self.verbose) as progress:
+        with one_blas_thread, Progress("OneSidedCompletion", self.max_iter, self.verbose) as progress:
             return _em.fit_factor_model(table, start, options, progress)
 
     def _publish(self, moments: Moments, model: _em.FactorModel, dtype: Any) -> None:
