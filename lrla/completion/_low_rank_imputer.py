@@ -86,9 +86,9 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
 
     Attributes
     ----------
-    components_ : ndarray of shape (n_components_, n_features)
+    components_ : ndarray of shape (n_components, n_features)
         Orthonormal rows, directions of the low-rank part in the units of the data, largest singular value first.
-    singular_values_ : ndarray of shape (n_components_,)
+    singular_values_ : ndarray of shape (n_components,)
         Of the low-rank part of the training data: ``components_.T * (singular_values_**2 / n) @ components_`` is its
         covariance, n being the number of rows that show something.
     mean_ : ndarray of shape (n_features,)
