@@ -30,6 +30,9 @@ _PUBLIC = {
     "MatrixCompletion": "lrla.completion",
     "LowRankImputer": "lrla.completion",
     "OneSidedCompletion": "lrla.completion",
+    "complete_als": "lrla.completion",
+    "completion_path": "lrla.completion",
+    "half_sweep": "lrla.completion",
     "hajek_second_moment": "lrla.completion",
 }
 

@@ -311,6 +311,16 @@ def completion_path(
     TypeError, ValueError
         For bad input; the message names the argument.
 
+    Notes
+    -----
+    The first level is just below the penalty from which on all factors vanish.  With offsets these are fitted first, and go
+    along.
+
+    References
+    ----------
+    T. Hastie, R. Mazumder, J. Lee, R. Zadeh, "Matrix completion and low-rank SVD via fast alternating least squares",
+    JMLR 16, 2015.
+
     Examples
     --------
     >>> import numpy as np

@@ -227,6 +227,11 @@ def half_sweep(
     All rows share one diagonal preconditioner, from the mean squares of V's columns over the entries.  It is best where
     the Gram matrix of V is diagonal; ``4 k`` flops an entry and step.  On a device rows are padded to tiles.
 
+    References
+    ----------
+    Y. Gu, Z. Song, J. Yin, L. Zhang, "Low rank matrix completion via robust alternating minimization in nearly linear
+    time", ICLR 2024, arXiv:2302.11068.
+
     Examples
     --------
     >>> import numpy as np
