@@ -17,7 +17,8 @@ from typing import Any
 
 from lrla._threads import available_threads
 
-DISTRIBUTIONS = ("lrla", "numpy", "scipy", "scikit-learn", "numba", "torch", "fbpca", "IncSVD")
+DISTRIBUTIONS = ("lrla", "numpy", "scipy", "scikit-learn", "numba", "torch", "fbpca", "IncSVD",
+                 "cmfrec", "libmf", "implicit")  # fmt: skip
 # BLAS threads of the one before go on spinning for some 30 ms, on the processors that the next one needs
 PAUSE = 0.1
 

@@ -265,10 +265,8 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         """X as a C-contiguous array of float32 or float64 with NaN in its holes; never the caller's own memory changed."""
         nan = math.isnan(self.missing_values)
         if isinstance(X, np.ma.MaskedArray):
-            kept = X.dtype if X.dtype in (np.float32, np.float64) else np.float64
-            X = np.ma.filled(
-                X.astype(kept), kept.type(self.missing_values) if hasattr(kept, "type") else self.missing_values
-            )
+            dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+            X = X.astype(dtype).filled(dtype.type(self.missing_values))
         _validation.check_on_host(X, "X", "LowRankImputer")
         with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
             X = validate_data(

@@ -249,6 +249,7 @@ def solve(
 
 
 def is_dense(system: System) -> bool:
+    """Tell whether A is an array."""
     return _arrays.kind(system.A) not in ("sparse", "device_sparse")
 
 

@@ -196,10 +196,12 @@ def _column_tops(A: Any) -> np.ndarray:
 
 
 def norm_of_rows(xp: Any, X: Any) -> Any:
+    """Lengths of the rows of X (t, n), (t,)."""
     return xp.sqrt(xp.sum(X**2, axis=1))
 
 
 def unit_rows(xp: Any, X: Any) -> tuple[Any, Any]:
+    """The rows of X scaled to length 1 (zero rows stay), and their lengths."""
     size = norm_of_rows(xp, X)
     return ratio(xp, X, size[:, None]), size
 

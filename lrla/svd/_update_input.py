@@ -34,6 +34,7 @@ def is_plain(X: Any, name: str, dtype: np.dtype) -> bool:
 
 
 def check_length(found: int, wanted: int, name: str, what: str) -> None:
+    """Refuse anything but the wanted number of rows or columns."""
     if found != wanted:
         raise ValueError(f"{name} must have {wanted} {what}; got {found}.")
 
