@@ -16,7 +16,7 @@ from lrla._progress import Progress
 from lrla.completion._als import Fitted, Settings, complete, fold_in
 from lrla.completion._automatic import complete_automatically
 from lrla.completion._input import read_observed, require_entries
-from lrla.completion._observed import Observed
+from lrla.completion._observed import Observed, cast, entries_of, lines, own
 from lrla.completion._predictions import best_columns, predict_pairs, singular_form, with_rows
 from lrla.exceptions import NotIdentifiableWarning, UnobservedWarning
 
@@ -620,38 +620,6 @@ def started(observed: Observed, model: Fitted, settings: Settings, k: int) -> Fi
     model = replace(model, V=model.V[:, :k], sigma=model.sigma[:k])
     U, row_bias = fold_in(observed, model, settings, cg_tol=settings.cg_tol)
     return replace(model, U=U, row_bias=row_bias)
-
-
-def lines(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of observations in every row, and in every column."""
-    return np.diff(observed.indptr), np.bincount(observed.indices, minlength=observed.shape[1])
-
-
-def own(observed: Observed, X: Any) -> Observed:
-    """The observations without their transpose, and without memory that belongs to a sparse X."""
-    theirs = [getattr(X, name, None) for name in ("data", "indices", "indptr")]
-
-    def copied(array: Any) -> Any:
-        shared = any(isinstance(other, np.ndarray) and np.may_share_memory(array, other) for other in theirs)
-        return array.copy() if shared else array
-
-    weights = None if observed.weights is None else copied(observed.weights)
-    parts = (copied(part) for part in (observed.indptr, observed.indices, observed.values))
-    return Observed(*parts, observed.shape, weights)
-
-
-def cast(observed: Observed, dtype: Any, name: str) -> Observed:
-    """The observations in another precision."""
-    values = _validation.cast(observed.values, dtype, name)
-    return Observed(observed.indptr, observed.indices, values, observed.shape, observed.weights)
-
-
-def entries_of(observed: Observed, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the observed entries in these rows the place in `rows`, the column and the value."""
-    counts = np.diff(observed.indptr)[rows]
-    ends = np.cumsum(counts)
-    take = np.repeat(observed.indptr[rows] - (ends - counts), counts) + np.arange(counts.sum())
-    return np.repeat(np.arange(len(rows)), counts), observed.indices[take], observed.values[take]
 
 
 def check_index(index: Any, size: int, name: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lrla import _validation
 from lrla._arrays import FLOAT32, FLOAT64
 from lrla._jit import frozen
 from lrla.completion import _kernels
@@ -126,3 +127,35 @@ class Observed:
         kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
         weights = None if self.weights is None else self.weights[mask]
         return Observed(kept[self.indptr], self.indices[mask], self.values[mask], self.shape, weights)
+
+
+def lines(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of observations in every row, and in every column."""
+    return np.diff(observed.indptr), np.bincount(observed.indices, minlength=observed.shape[1])
+
+
+def own(observed: Observed, X: Any) -> Observed:
+    """The observations without their transpose, and without memory that belongs to a sparse X."""
+    theirs = [getattr(X, name, None) for name in ("data", "indices", "indptr")]
+
+    def copied(array: Any) -> Any:
+        shared = any(isinstance(other, np.ndarray) and np.may_share_memory(array, other) for other in theirs)
+        return array.copy() if shared else array
+
+    weights = None if observed.weights is None else copied(observed.weights)
+    parts = (copied(part) for part in (observed.indptr, observed.indices, observed.values))
+    return Observed(*parts, observed.shape, weights)
+
+
+def cast(observed: Observed, dtype: Any, name: str) -> Observed:
+    """The observations in another precision."""
+    values = _validation.cast(observed.values, dtype, name)
+    return Observed(observed.indptr, observed.indices, values, observed.shape, observed.weights)
+
+
+def entries_of(observed: Observed, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the observed entries in these rows the place in `rows`, the column and the value."""
+    counts = np.diff(observed.indptr)[rows]
+    ends = np.cumsum(counts)
+    take = np.repeat(observed.indptr[rows] - (ends - counts), counts) + np.arange(counts.sum())
+    return np.repeat(np.arange(len(rows)), counts), observed.indices[take], observed.values[take]
