@@ -108,6 +108,16 @@ class Stream:
         words = self.words(2, n, UNIFORM, xp=xp, device=device, first=first)
         return (xp.astype((words[0, :] << 20) | (words[1, :] >> 12), xp.float64) + 0.5) / 2.0**52
 
+    def symmetric(
+        self, d: int, n: int, *, xp: Any = array_api_compat.numpy, device: Any = None, dtype: str = "float64"
+    ) -> Any:
+        """Uniform numbers in (-1, 1), shape (d, n), of 32 bits each: half the time of normal ones.
+
+        Entry (j, i) depends on the key, j and i only.
+        """
+        words = self.words(d, n, UNIFORM, xp=xp, device=device)
+        return xp.astype((xp.astype(words, xp.float64) + 0.5) / 2.0**31 - 1.0, getattr(xp, dtype), copy=False)
+
     def order(self, n: int, purpose: int, *, xp: Any = array_api_compat.numpy, device: Any = None) -> Any:
         """A random order of range(n), int64: a stable argsort of one 64-bit key for each index."""
         words = self.words(2, n, purpose, xp=xp, device=device)

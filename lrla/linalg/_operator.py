@@ -23,6 +23,7 @@ class Operator(Protocol):
     shape: tuple[int, int]
     dtype: np.dtype
     xp: Any
+    gram_is_fused: bool  # whether gram(X) takes less time than forward and adjoint
 
     def forward(self, X: Any) -> Any: ...
     def adjoint(self, Y: Any) -> Any: ...
@@ -42,6 +43,7 @@ class Transposed:
         self.A = A
         self.shape = (A.shape[1], A.shape[0])
         self.dtype, self.xp = A.dtype, A.xp
+        self.gram_is_fused = False
 
     def forward(self, X: Any) -> Any:
         return self.A.adjoint(X)
@@ -84,7 +86,7 @@ class DenseOperator:
         self.like = A if _arrays.kind(A) != "device_sparse" else A.data
         self.dtype = _arrays.real_dtype(self.like)
         self._mu = None if mean is None else _arrays.astype(mean, self.dtype)
-        self._blockwise = mean is not None and self._mean_dominates()
+        self._blockwise = self.gram_is_fused = mean is not None and self._mean_dominates()
 
     def _mean_dominates(self) -> bool:
         """Whether float32 would lose the spread of the data beside its mean (then rows are centred before the product)."""
@@ -182,6 +184,8 @@ class ProductOperator:
 
     The mean of its rows is only known when the caller gives it.
     """
+
+    gram_is_fused = False
 
     def __init__(self, A: Any, mean: np.ndarray | None = None):
         self.A, self.mean = A, mean

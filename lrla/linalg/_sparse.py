@@ -168,6 +168,7 @@ class SparseOperator:
     """
 
     xp = np
+    gram_is_fused = True
 
     def __init__(self, A: Any, mean: np.ndarray | None = None):
         flipped = A.format == "csc"

@@ -20,7 +20,7 @@ import numpy as np
 
 from lrla import _arrays
 from lrla.linalg._blas_threads import mix, overlap
-from lrla.linalg._orthonormalize import orthonormalize
+from lrla.linalg._orthonormalize import gram, orthonormalize
 from lrla.svd._filter import Filter, choose
 
 # Steps from random vectors after which the spectrum is judged.
@@ -38,6 +38,7 @@ class Ritz:
     """
 
     V: Any  # (k', n), orthonormal rows
+    images: Any  # (k', m), A V^T, where the space keeps the images of its basis, else None
     s: np.ndarray  # (k',), singular values
     residuals: np.ndarray  # (k',), ||A^T u - s v||
     n_products: int  # vectors that A^T A was applied to
@@ -121,18 +122,41 @@ class RowBasis:
         self.near, self.last, self.size = 0, 0, Y.shape[1]
 
 
+class Images:
+    """A P^T for the rows P of a basis, one block for each of its own: they come with the products with A^T A."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Any] = []
+
+    def combine(self, Y: np.ndarray) -> Any:
+        """The images (j, m) of the vectors with coefficients Y (size, j)."""
+        parts, at = [], 0
+        for block in self.blocks:
+            C = np.ascontiguousarray(Y[at : at + block.shape[0]].T).astype(_arrays.real_dtype(block))
+            parts.append(mix(_arrays.from_host(C, block), block))
+            at += block.shape[0]
+        return sum(parts[1:], start=parts[0])
+
+
 class GramSpace:
     """Krylov space of f(A^T A) on one side: basis P (rows), H = P f(A^T A) P^T = Y diag(f(theta)) Y^T.
 
     f is the identity to begin with.  `tune` may find that a Chebyshev filter pays, and begins again with it.
+
+    Where `keep_images`, the images of the basis are kept while they take less than a quarter of the memory of a dense A.
+    The Ritz vectors need no product of their own then, and one product with A, half a step, takes the next block into the
+    space (`finish`).
 
     Rounding: a product is wrong by ``eps theta_1``, and a filtered one by ``eps size`` where `size` is its norm.  A Ritz
     vector inherits that from the basis vectors that it is made of.  The large ones are the oldest, of which the smaller
     Ritz vectors have little: the sum is far below ``eps f(theta_1)`` for them.
     """
 
-    def __init__(self, op: Any, k: int, block: int, start: Any, *, orthogonalization: float = 0.0):
+    def __init__(
+        self, op: Any, k: int, block: int, start: Any, *, orthogonalization: float = 0.0, keep_images: bool = False
+    ):
         self.op, self.k, self.block, self.orthogonalization = op, k, block, orthogonalization
+        self.images = Images() if keep_images else None
         self.filter, self.survey = Filter(), SURVEY_STEPS if orthogonalization else 0
         self.capacity = min(max((4 if self.survey else 3) * k + 2 * block, start.shape[0] + block), op.shape[1])
         self.right = RowBasis(op, self.capacity + 2 * block, op.shape[1], start)
@@ -153,7 +177,7 @@ class GramSpace:
         """
         right, new = self.right, slice(self.right.last, self.right.size)
         first = right.near if self.degree > 1 else 0
-        W, c = right.project(self.filter.apply(self.op, right.block), first)
+        W, c = right.project(self._product(right.block), first)
         c = _arrays.to_host(c).astype(np.float64)
         norms = np.linalg.norm(c, axis=1)
         # f(A^T A) of a direction without energy is 1 or -1: what is small beside f(theta_1) is no noise
@@ -164,6 +188,15 @@ class GramSpace:
         self.H[new, first : right.size], self.H[first : right.size, new] = c, c.T
         self.size[new] = np.hypot(norms, np.linalg.norm(self.R, axis=1))
         return X
+
+    def _product(self, X: Any) -> Any:
+        if self.images is None:
+            return self.filter.apply(self.op, X)
+        Y = self.op.forward(X)
+        self.images.blocks.append(Y)
+        if 4 * self.right.size > self.op.shape[1]:
+            self.images = None
+        return self.op.adjoint(Y)
 
     def decompose(self, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """Ritz values; returns ||A^T A v - theta v|| of the first k, and what they are to fall below."""
@@ -238,12 +271,37 @@ class GramSpace:
         self.H[:] = 0.0
         self.H[:kept, :kept] = np.diag(self.values[:kept])
         kept_vectors = self.Y[:, :kept]
+        if self.images is not None:
+            self.images.blocks = [self.images.combine(kept_vectors)]
         self.size[:kept] = self._norms(self.size, kept_vectors) + self.values[0] / np.sqrt(self.op.shape[1])
         self.lost[:kept] = self._norms(self.lost, kept_vectors)
 
     def vectors(self) -> Any:
         """The k best right Ritz vectors, as rows."""
         return self.right.combine(self.Y[:, : self.k])
+
+    def finish(self, X: Any) -> tuple[Any, Any]:
+        """The k best right Ritz vectors of the space with the next block X in it, and their images.
+
+        Without images, those of the space as it is, and None.
+        """
+        if self.images is None:
+            return self.vectors(), None
+        right, size = self.right, self.right.size
+        H = np.zeros((size + X.shape[0],) * 2)
+        H[:size, :size] = self.H[:size, :size]
+        if X.shape[0]:
+            image = self.op.forward(X)
+            self.images.blocks.append(image)
+            H[size:, size:] = gram(image)
+            coupling = slice(size, size + self.R.shape[1])  # random directions beside the product's have none
+            H[right.last : size, coupling], H[coupling, right.last : size] = self.R, self.R.T
+        Y = np.linalg.eigh((H + H.T) / 2.0)[1][:, ::-1][:, : self.k]
+        V = right.combine(Y[:size])
+        if X.shape[0]:
+            last = np.ascontiguousarray(Y[size:].T).astype(right.dtype)
+            V = V + mix(_arrays.from_host(last, X), X)
+        return V, self.images.combine(Y)
 
 
 def _row_norms(W: Any) -> np.ndarray:
@@ -299,6 +357,10 @@ class BidiagonalSpace:
     def vectors(self) -> Any:
         """The k best right Ritz vectors, as rows."""
         return self.right.combine(self.Gt[: self.k].T)
+
+    def finish(self, X: Any) -> tuple[Any, Any]:
+        """The k best right Ritz vectors; no images."""
+        return self.vectors(), None
 
 
 def block_krylov(
@@ -357,7 +419,8 @@ def block_krylov(
             if full:
                 space.restart()
             right.append(space.tune(X, tol))
-    return Ritz(space.vectors(), space.s, space.residuals, n_products, n_converged, status)
+    V, images = (space.vectors(), None) if status == "precision" else space.finish(X)
+    return Ritz(V, images, space.s, space.residuals, n_products, n_converged, status)
 
 
 class Copies:

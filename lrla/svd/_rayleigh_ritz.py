@@ -14,7 +14,7 @@ from lrla.linalg._orthonormalize import complete_rows, gram, orthonormalize
 Rows = tuple[Any, np.ndarray, Any]  # left vectors as rows (k, m), singular values (k,), right vectors as rows (k, n)
 
 
-def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
+def rayleigh_ritz(op: Any, V: Any, k: int, images: Any = None) -> Rows:
     """The k best triplets of A within the row space of V: the SVD of ``A V^T``, by way of its orthonormal factor.
 
     The singular values have an error quadratic in that of the space.  Signs are those that `finish` gives.
@@ -25,6 +25,8 @@ def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
     V : array of shape (j, n)
         Nearly orthonormal rows, j >= k or all that there are.
     k : int
+    images : array of shape (j, m), optional
+        ``A V^T`` as rows, if it is known.
 
     Returns
     -------
@@ -33,7 +35,7 @@ def rayleigh_ritz(op: Any, V: Any, k: int) -> Rows:
     V : array of shape (min(j, k), n)
         Where A V^T lacks rank, U has fewer rows; see `finish`.
     """
-    Q, C, R = _factor(op.forward(V))
+    Q, C, R = _factor(op.forward(V) if images is None else images)
     if not R.shape[1]:
         return Q, np.zeros(0), V[:0, :]
     upright = _inverse_root(gram(V))  # times V: the orthonormal rows next to those of V
@@ -75,12 +77,12 @@ def rotate(F: np.ndarray, Q: Any) -> Any:
 
 
 def finish(
-    triplets: Rows, k: int, fresh_left: Callable[[int], Any], fresh_right: Callable[[int], Any]
+    triplets: Rows, k: int, fresh_left: Callable[[int], Any], fresh_right: Callable[[int], Any], signed: bool = False
 ) -> tuple[Any, ...]:
     """Settle the rank, complete the factors to k orthonormal vectors, and fix the signs.
 
     Singular values at the level of rounding become exactly zero.  The entry of largest magnitude of every right vector is
-    positive.
+    positive; `signed` says that it is so already.
 
     Returns
     -------
@@ -96,8 +98,8 @@ def finish(
     U = complete_rows(U[:rank, :], k, fresh_left)
     V = complete_rows(V[:rank, :], k, fresh_right)
     s = np.concatenate((s[:rank], np.zeros(k - rank)))
-    sign = largest_signs(V)[:, None]
-    if np.any(_arrays.to_host(sign) < 0.0):
+    if not signed or rank < k:
+        sign = largest_signs(V)[:, None]
         U, V = U * sign, V * sign
     return U.T, s, V, rank
 

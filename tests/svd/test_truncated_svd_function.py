@@ -7,11 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from scipy.sparse.linalg import aslinearoperator, svds
+from scipy.sparse.linalg import LinearOperator, aslinearoperator, svds
 from sklearn.exceptions import ConvergenceWarning
 
 from lrla import truncated_svd
 from lrla.exceptions import RankDeficientWarning
+from lrla.linalg._operator import as_operator
+from lrla.svd._krylov import GramSpace
 from lrla.svd._truncated import METHODS
 from tests._matrices import matrix_with_spectrum, orthogonality_ratio, sparse_matrix
 
@@ -476,3 +478,65 @@ def test_no_warning_comes_from_a_good_matrix(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         truncated_svd(sparse_matrix(400, 310, 0.05, rng), 5, random_state=0)
+
+
+class Counting(LinearOperator):
+    """A dense matrix that counts the blocks it is multiplied with."""
+
+    def __init__(self, A):
+        super().__init__(A.dtype, A.shape)
+        self.A, self.products = A, 0
+
+    def _matmat(self, X):
+        self.products += 1
+        return self.A @ X
+
+    def _rmatmat(self, Y):
+        self.products += 1
+        return self.A.T @ Y
+
+
+@pytest.mark.parametrize("shape", [(900, 500), (500, 900)])
+def test_the_last_block_is_used_at_the_cost_of_half_a_step(rng, shape):
+    A = matrix_with_spectrum(*shape, 1.0 / np.sqrt(np.arange(1, 501)), rng)
+    operator = Counting(A)
+    *_, info = truncated_svd(operator, 10, tol=0.2, method="krylov", random_state=0, return_info=True)
+    assert operator.products == 2 * info.n_iter + 1
+
+
+def test_the_last_block_is_in_the_space_of_the_result(rng):
+    """Three steps and half of one give the best values that a space of four blocks has."""
+    A = matrix_with_spectrum(900, 500, 1.0 / np.sqrt(np.arange(1, 501)), rng)
+    start = np.random.default_rng(1).standard_normal((500, 24))
+
+    def best_in_space(blocks):
+        X, basis = np.linalg.qr(start)[0], np.empty((500, 0))
+        for _ in range(blocks):
+            basis = np.linalg.qr(np.hstack((basis, X)))[0]
+            X = np.linalg.qr(A.T @ (A @ X))[0]
+        return np.linalg.svd(A @ basis, compute_uv=False)[:10]
+
+    space = GramSpace(as_operator(A), 10, 24, np.ascontiguousarray(np.linalg.qr(start)[0].T), keep_images=True)
+    for _ in range(2):
+        space.right.append(space.multiply())
+    X = space.multiply()
+    space.decompose(1e-3)
+    V, images = space.finish(X)
+    np.testing.assert_allclose(images, V @ A.T, atol=1e-13)
+    np.testing.assert_allclose(V @ V.T, np.eye(10), atol=1e-13)
+    np.testing.assert_allclose(np.linalg.svd(images, compute_uv=False), best_in_space(4), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("max_iter", [1, 3, 9, 300])
+def test_images_survive_restarts_and_their_own_limit(rng, dtype, max_iter):
+    """A V = U diag(s) to rounding, whether the images were kept, combined at a restart, or given up."""
+    A = matrix_with_spectrum(700, 640, 1.0 / np.sqrt(np.arange(1, 641)), rng).astype(dtype)
+    for k in (4, 30, 90):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            U, s, Vt = truncated_svd(A, k, tol=1e-3, method="krylov", max_iter=max_iter, random_state=0)
+        eps = np.finfo(dtype).eps
+        assert np.abs(A @ Vt.T - U * s).max() <= 100 * eps * s[0]
+        assert orthogonality_ratio(U) <= 30
+        assert orthogonality_ratio(Vt.T) <= 30
