@@ -188,7 +188,8 @@ def append_rows(s: np.ndarray, C: np.ndarray, rest: Residual, truncation: Trunca
     with small_blas(r + len(C)):
         F, kept, G, lost = _decomposed_row(s, C[0], rest, truncation) if len(C) == 1 else (None,) * 4
         if F is None:
-            F, kept, G, lost = _decomposed(_row_matrix(s, C, rest), truncation)
+            small = _leading_of_rows(s, C, rest.Rt) if r == truncation.width else None
+            F, kept, G, lost = _decomposed(_row_matrix(s, C, rest), truncation, small)
         F, G = oriented(F, G, r)
         H = rest.times_B(G[r:])
         return RowUpdate(kept, G[:r] - C.T @ H, H, F[:r], F[r:], lost + rest.lost, _noise(rest, H))
@@ -278,10 +279,12 @@ def remove_rows(s: np.ndarray, removed: np.ndarray, truncation: Truncation) -> R
     return Rotation(turned.s, scipy.linalg.solve_triangular(R, turned.left_T), turned.right_T)
 
 
-def _decomposed(M: np.ndarray, truncation: Truncation) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """F, kept, G and the lost energy of a small matrix."""
+def _decomposed(
+    M: np.ndarray, truncation: Truncation, known: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """F, kept, G and the lost energy of a small matrix; `known` as `_leading_eigenvectors` would return it."""
     if 3 * min(M.shape) >= 5 * truncation.width and not truncation.shrinkage:
-        found = _leading(M, truncation.width)
+        found = _leading(M, truncation.width, known)
         if found is not None:
             return found
     F, S, Gt = svd(M)
@@ -289,14 +292,16 @@ def _decomposed(M: np.ndarray, truncation: Truncation) -> tuple[np.ndarray, np.n
     return F[:, : len(kept)], kept, Gt[: len(kept)].T, lost
 
 
-def _leading(M: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
+def _leading(
+    M: np.ndarray, k: int, known: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float] | None:
     """The k leading singular triplets, through eigenvectors of M M^T: down to a third of the time of an SVD.
 
     The eigenvectors span the leading subspace to eps (s_1 / s_k)^2, which costs each value eps s_1^2 / s_k at the most.
     They, and their products with M, are orthogonal to the same degree, and rotations of first order make them so to
     rounding error.  None where that is more than 200 eps s_1, or where values are too close for a small rotation.
     """
-    squares, F = _leading_eigenvectors(M @ M.T, k)
+    squares, F = known or _leading_eigenvectors(M @ M.T, k)
     if F is None or not squares[0] > 2e-5 * squares[-1]:
         return None
     F = 1.5 * F - F @ (0.5 * (F.T @ F))
@@ -320,6 +325,40 @@ def _leading(M: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return F, S, product.T / S, lost
 
 
+def _leading_of_rows(s: np.ndarray, C: np.ndarray, Rt: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """`_leading_eigenvectors` of M M^T for k = r, where the residual of the new rows is small beside what is known.
+
+    With D = R^T R, diag(s)^2 + C^T C = W diag(a) W^T and Y = C W, the leading space is spanned by [diag(s) W; Y + Z], where
+    ``Z diag(a) = D (Y + Z) - Z Y^T Z``: a Riccati equation whose fixed-point iteration contracts by ||D|| / a_r, the
+    diagonal of D aside.  None where that bound is above an eighth; below it, the other eigenvalues are smaller than these.
+    """
+    own = (Rt * Rt).sum(axis=1, keepdims=True)  # diagonal of D
+    if not 8.0 * own.max(initial=0.0) < s[-1] ** 2 + np.vdot(C, C):  # which is at least a_r
+        return None
+    D = Rt @ Rt.T
+    a, W = np.linalg.eigh(np.diag(s * s) + C.T @ C)
+    if not 8.0 * np.abs(D).sum(axis=0).max(initial=0.0) < a[0]:
+        return None
+    Y = C @ W
+    np.fill_diagonal(D, 0.0)
+    inverse, first = 1.0 / (a - own), own * Y
+    Z, change, limit = np.zeros_like(Y), np.inf, np.finfo(np.float64).eps * math.sqrt(a[0])
+    while change > limit:
+        before = change
+        new = (D @ (Y + Z) + first - Z @ (Y.T @ Z)) * inverse
+        change = float(np.abs(new - Z).max())
+        Z = new
+        if change > 0.5 * before:  # rounding, or no contraction after all
+            if change > 100.0 * limit:
+                return None
+            break
+    X = np.vstack([s[:, None] * W, Y + Z])
+    L = np.linalg.cholesky(X.T @ X)
+    turned = L.T @ blas.dtrsm(1.0, L, (np.diag(a) + Y.T @ Z), side=1, lower=1, trans_a=1)
+    values, V = np.linalg.eigh((turned + turned.T) / 2.0)
+    return values, X @ blas.dtrsm(1.0, L, V[:, ::-1], lower=1, trans_a=1)
+
+
 def _leading_eigenvectors(G: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray | None]:
     """The k largest eigenvalues of a symmetric matrix, ascending, and their eigenvectors, largest first.
 
@@ -327,7 +366,7 @@ def _leading_eigenvectors(G: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray
     some 60 % of the order.  None for the vectors if the iteration fails.
     """
     n = len(G)
-    reflectors, diagonal, beside, tau, _ = lapack.dsytrd(G, lower=1, lwork=32 * n)
+    reflectors, diagonal, beside, tau, _ = lapack.dsytrd(G.T, lower=1, lwork=32 * n)
     values, failed = lapack.dsterf(diagonal, beside)
     if failed:
         return values, None

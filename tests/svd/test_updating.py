@@ -237,6 +237,34 @@ def test_leading_triplets_are_left_to_the_svd_where_lapack_fails(rng, monkeypatc
     assert _updating._leading(M, 20) is not None
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e3])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 0.03, 0.3])
+@pytest.mark.parametrize("known", [0.0, 0.1, 10.0])
+def test_rows_with_a_small_residual_have_the_same_leading_vectors(rng, spread, size, known):
+    """The Riccati equation's solution against LAPACK's, for new rows small and large beside what is known."""
+    r, count = 12, 40
+    s = np.geomspace(spread, 1.0, r)
+    C = known * rng.standard_normal((count, r)) * s / np.sqrt(count)
+    Rt = size * rng.standard_normal((count, count)) / (4.0 * np.sqrt(count))
+    M = np.block([[np.diag(s), np.zeros((r, count))], [C, Rt]])
+    values, F = _updating._leading_of_rows(s, C, Rt)
+    exact, vectors = np.linalg.eigh(M @ M.T)
+    exact, vectors = exact[-r:], vectors[:, -r:]
+    np.testing.assert_allclose(values, exact, rtol=0, atol=50 * EPS * exact[-1])
+    assert np.linalg.norm(F - vectors @ (vectors.T @ F), 2) <= 100 * EPS * exact[-1] / exact[0]
+    assert np.linalg.norm(F.T @ F - np.eye(r), 2) <= 100 * EPS
+
+
+def test_rows_with_a_large_residual_are_not_taken_for_small(rng):
+    """Copies of a row outside the space: each is small, together they lead."""
+    s, C = np.ones(4), np.zeros((100, 4))
+    Rt = np.zeros((100, 100))
+    Rt[:, 0] = 0.2
+    assert _updating._leading_of_rows(s, C, Rt) is None
+    assert _updating._leading_of_rows(s, C, Rt / 10) is not None
+    assert _updating._leading_of_rows(s, C, np.eye(100)) is None
+
+
 def test_divide_and_conquer_may_fail(rng, monkeypatch):
     def fail(*args, **kwargs):
         raise np.linalg.LinAlgError("SVD did not converge")
