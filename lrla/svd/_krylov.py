@@ -280,28 +280,26 @@ class GramSpace:
         """The k best right Ritz vectors, as rows."""
         return self.right.combine(self.Y[:, : self.k])
 
-    def finish(self, X: Any) -> tuple[Any, Any]:
-        """The k best right Ritz vectors of the space with the next block X in it, and their images.
+    def finish(self, X: Any) -> tuple[Any, Any, np.ndarray]:
+        """The k best right Ritz vectors of the space with the next block X in it, their images, and estimates of
+        ``||A^T u - s v||``: what the product with X would leave outside is taken to be as large as the last one left.
 
-        Without images, those of the space as it is, and None.
+        Without images, those of the space as it is, None, and no estimate.
         """
-        if self.images is None:
-            return self.vectors(), None
+        if self.images is None or not X.shape[0]:
+            return self.vectors(), self.images and self.images.combine(self.Y[:, : self.k]), np.zeros(0)
         right, size = self.right, self.right.size
+        image = self.op.forward(X)
         H = np.zeros((size + X.shape[0],) * 2)
-        H[:size, :size] = self.H[:size, :size]
-        if X.shape[0]:
-            image = self.op.forward(X)
-            self.images.blocks.append(image)
-            H[size:, size:] = gram(image)
-            coupling = slice(size, size + self.R.shape[1])  # random directions beside the product's have none
-            H[right.last : size, coupling], H[coupling, right.last : size] = self.R, self.R.T
-        Y = np.linalg.eigh((H + H.T) / 2.0)[1][:, ::-1][:, : self.k]
-        V = right.combine(Y[:size])
-        if X.shape[0]:
-            last = np.ascontiguousarray(Y[size:].T).astype(right.dtype)
-            V = V + mix(_arrays.from_host(last, X), X)
-        return V, self.images.combine(Y)
+        H[:size, :size], H[size:, size:] = self.H[:size, :size], gram(image)
+        coupling = slice(size, size + self.R.shape[1])  # random directions beside the product's have none
+        H[right.last : size, coupling], H[coupling, right.last : size] = self.R, self.R.T
+        values, Y = np.linalg.eigh((H + H.T) / 2.0)
+        values, old, new = values[::-1][: self.k], Y[:size, ::-1][:, : self.k], Y[size:, ::-1][:, : self.k]
+        last = _arrays.from_host(np.ascontiguousarray(new.T).astype(right.dtype), X)
+        later = np.linalg.norm(self.R, 2) * np.linalg.norm(new, axis=0)
+        later = np.divide(later, np.sqrt(np.maximum(values, 0.0)), out=np.zeros_like(later), where=values > 0.0)
+        return right.combine(old) + mix(last, X), self.images.combine(old) + mix(last, image), later
 
 
 def _row_norms(W: Any) -> np.ndarray:
@@ -358,9 +356,9 @@ class BidiagonalSpace:
         """The k best right Ritz vectors, as rows."""
         return self.right.combine(self.Gt[: self.k].T)
 
-    def finish(self, X: Any) -> tuple[Any, Any]:
-        """The k best right Ritz vectors; no images."""
-        return self.vectors(), None
+    def finish(self, X: Any) -> tuple[Any, Any, np.ndarray]:
+        """The k best right Ritz vectors; no images, and nothing new about residuals."""
+        return self.vectors(), None, np.zeros(0)
 
 
 def block_krylov(
@@ -415,12 +413,19 @@ def block_krylov(
         if not status and (stopped or last):
             status = "stopped" if stopped else "max_iter"
             space.decompose(tol)
+        if status and status != "precision":
+            V, images, later = space.finish(X)
+            if status == "converged" and np.any(later > 2.0 * tol * space.s[: len(later)]) and not (stopped or last):
+                status = ""  # the last block has brought something that was not there before
         if not status:
             if full:
                 space.restart()
             right.append(space.tune(X, tol))
-    V, images = (space.vectors(), None) if status == "precision" else space.finish(X)
-    return Ritz(V, images, space.s, space.residuals, n_products, n_converged, status)
+    if status == "precision":
+        return Ritz(space.vectors(), None, space.s, space.residuals, n_products, n_converged, status)
+    longer = max(len(later), len(space.s))
+    s, known, later = (np.pad(x, (0, longer - len(x))) for x in (space.s, space.residuals, later))
+    return Ritz(V, images, s, np.maximum(known, later), n_products, n_converged, status)
 
 
 class Copies:

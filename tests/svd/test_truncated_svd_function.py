@@ -521,7 +521,7 @@ def test_the_last_block_is_in_the_space_of_the_result(rng):
         space.right.append(space.multiply())
     X = space.multiply()
     space.decompose(1e-3)
-    V, images = space.finish(X)
+    V, images, _ = space.finish(X)
     np.testing.assert_allclose(images, V @ A.T, atol=1e-13)
     np.testing.assert_allclose(V @ V.T, np.eye(10), atol=1e-13)
     np.testing.assert_allclose(np.linalg.svd(images, compute_uv=False), best_in_space(4), rtol=1e-12)
