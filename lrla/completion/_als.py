@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,21 @@ import numpy as np
 from lrla import _validation
 from lrla._progress import Callback, Progress
 from lrla._random import seed_sequence
+from lrla.completion import _posterior
 from lrla.completion._balance import gram, transforms
 from lrla.completion._half_sweep import Factors, Solver, padded, update_rows
 from lrla.completion._observed import Observed
-from lrla.completion._path import Penalty, Problem
+from lrla.completion._path import Penalty, Problem, Trend
 from lrla.linalg._blas_threads import one_blas_thread
 
 SMALLEST = 1e-9  # penalty on a path to zero, relative to the largest
 # A path to penalty zero: its levels, the sweeps at its end at most, and the error over the spread that counts as none.
 EXACT_RATIO, EXACT_SWEEPS, EXACT_LAST, SETTLED = 1.25, 2, 100, 1e-4
+BAYES = "bayes"  # in place of a penalty: penalties are estimated
+# The way to a start for estimated penalties: levels this power of the path's ratio apart, with a sweep each, down to
+# about the singular values of noise.  Their sweeps end where one lowers the expected loss by less than so many times tol.
+STEEP, SLOWER = 4, 300.0
+BELOW_NOISE = 0.5  # share of that singular value where this way ends
 RESTING = 5  # levels of such a path over which the error does not fall, for a rank that is too small
 PATH_DTYPE = np.dtype(
     [("reg", "f8"), ("n_components", "i8"), ("train_rmse", "f8"), ("validation_rmse", "f8"), ("seconds", "f8")]
@@ -65,6 +72,9 @@ class Fitted:
         Sweeps, those along the path included.
     converged, stopped : bool
         Whether the last sweeps gained less than the tolerance; whether a callback ended them.
+    posterior : Posterior or None
+        Where the penalties were estimated; then `reg` is their geometric mean, `optimality` NaN and `objective` the expected
+        sum of squared errors.
     path : structured array
         For every level reg, n_components, train_rmse, validation_rmse (NaN without validation), and seconds since the start.
     """
@@ -83,6 +93,30 @@ class Fitted:
     converged: bool
     path: np.ndarray
     stopped: bool = False
+    posterior: Posterior | None = None
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What estimated penalties leave besides means, in the units of the data.
+
+    Attributes
+    ----------
+    row_reg, column_reg : (k,)
+        Penalties of the components.
+    column_spread : (n, k)
+        Variances of V.
+    noise : float
+        Variance of the noise.
+    validation_rmse : float
+        Error on the held-out entries (NaN without).
+    """
+
+    row_reg: np.ndarray
+    column_reg: np.ndarray
+    column_spread: np.ndarray
+    noise: float
+    validation_rmse: float = float("nan")
 
 
 class Fit:
@@ -109,6 +143,7 @@ class Fit:
         self.levels: list[tuple[float, int, float, float, float]] = []
         self.began = time.perf_counter()
         self.reg_bias = (0.0, 0.0)
+        self.priors: _posterior.Priors | None = None
         if like is not None:  # goes on where another fit, perhaps of fewer entries, has come to
             self.problem.scale, self.sweeps, self.levels, self.began = (
                 like.problem.scale,
@@ -119,6 +154,7 @@ class Fit:
             self.stopped, self.objective = like.stopped, like.objective
             self.problem.set_mean(mean)
             self.problem.noise, self.problem.offset_spread = like.problem.noise, list(like.problem.offset_spread)
+            self.priors = like.priors
         self.factors = self.problem.start(settings.fit_bias) if factors is None else factors
 
     def penalty(self, reg: float) -> Penalty:
@@ -153,6 +189,70 @@ class Fit:
                 break
         return loss
 
+    # ---------------------------------------------------------------------------------- estimated penalties
+
+    def descend_steeply(self, most: int) -> float:
+        """A few levels, down to less than the largest singular value of noise, as a start for `estimate`; the last penalty."""
+        ratio = self.settings.path_ratio**STEEP
+        reg = self.largest_reg()
+        while not self.stopped and self.factors.k < most:
+            edge = BELOW_NOISE * self.noise_edge()
+            reg = max(reg / ratio, min(edge, reg))
+            self.level(reg, most, 1)
+            if reg <= edge:
+                break
+        return reg
+
+    def noise_edge(self) -> float:
+        """About the largest singular value of noise at the observed entries."""
+        m, n = (int(np.count_nonzero(side.counts)) for side in (self.problem.observed, self.problem.observed.T))
+        total = self.problem.total
+        level = self.problem.scale * self.problem.noise**0.5 * ((total / max(m, 1)) ** 0.5 + (total / max(n, 1)) ** 0.5)
+        mean = (total / max(m, 1)) ** (self.settings.reg_scaling / 2) * (total / max(n, 1)) ** (
+            self.settings.reg_scaling / 2
+        )
+        return level / mean
+
+    def estimate(self, reg: float) -> float:
+        """A sweep with estimated penalties, from factors of the penalty `reg` at first; the error on the held-out entries."""
+        given = self.settings.reg_bias
+        if self.priors is None or self.factors.spreads is None:
+            pair = None if given is None else given if isinstance(given, tuple) else (given, given)
+            self.priors = _posterior.start(self.problem, self.factors, self.penalty(reg), pair)
+        loss, self.objective = _posterior.sweep(self.problem, self.factors, self.priors)
+        self.sweeps += 1
+        reg = self.priors.reg * self.problem.scale
+        self.stopped = self.progress.step(reg=reg, n_components=self.factors.k, train_rmse=self.rmse(loss))
+        return self.record(reg, loss)
+
+    def settle_estimated(self, reg: float) -> bool:
+        """Sweeps with estimated penalties until the expected loss changes no more; whether it does not."""
+        before = float("inf")
+        for _ in range(0 if self.stopped else self.settings.max_iter):
+            self.estimate(reg)
+            if self.stopped:
+                break
+            assert self.priors is not None  # `estimate` made them
+            settled = abs(before - self.objective) <= SLOWER * self.settings.tol * self.objective
+            if settled and not _posterior.drop_falling(self.factors, self.priors):
+                return True
+            before = self.objective
+        return False
+
+    def resume(self, model: Fitted) -> Fitted:
+        """More sweeps for the factors of a model with estimated penalties, which stay; so does its number of components."""
+        posterior, scale = model.posterior, self.problem.scale
+        assert posterior is not None
+        self.problem.noise = posterior.noise / scale**2
+        means = Penalty(model.reg / scale, model.reg_bias)
+        self.priors = _posterior.start(self.problem, self.factors, means, model.reg_bias)
+        self.priors.components = [posterior.row_reg / scale, posterior.column_reg / scale]
+        self.priors.fixed = True
+        assert self.factors.spreads is not None
+        self.factors.spreads[1][:, self.factors.columns] = posterior.column_spread / scale
+        converged = self.settle_estimated(model.reg)
+        return self.estimated_result(converged, posterior.validation_rmse)
+
     def rmse(self, loss: float) -> float:
         """Root mean square error in the units of the data."""
         return self.problem.scale * (loss / max(float(self.problem.observed.counts.sum()), 1e-300)) ** 0.5
@@ -176,6 +276,7 @@ class Fit:
         penalty = self.penalty(reg)
         before, loss = float("inf"), float("nan")
         growing, converged = True, False
+        trend = Trend()
         for _ in range(0 if self.stopped else self.settings.max_iter):
             if growing:
                 growing = self.problem.grow(self.factors, penalty, most) > 0
@@ -189,6 +290,8 @@ class Fit:
                 if not growing:
                     converged = True
                     break
+            elif not growing and trend.follow(self.factors, self.problem.sigma, self.objective):
+                before = float("inf")  # the next sweep is compared with none
         self.record(reg, loss)
         return converged, self.certificate(reg)
 
@@ -222,9 +325,27 @@ class Fit:
             before = error
         return "exact", current
 
+    def estimated_result(self, converged: bool, validation_rmse: float = float("nan")) -> Fitted:
+        """What was reached with estimated penalties, in the units of the data; rows are those that `fold_in` gives."""
+        assert self.priors is not None
+        priors, factors, scale = self.priors, self.factors, self.problem.scale
+        assert factors.spreads is not None
+        _posterior.half_sweep(self.problem, factors, priors, False)
+        grams = gram(factors.U, factors.columns), gram(factors.V, factors.columns)
+        sigma = transforms(*grams, 0.0)[2] if factors.k else np.zeros(0)
+        posterior = Posterior(
+            priors.components[0] * scale, priors.components[1] * scale,
+            factors.spreads[1][:, factors.columns] * factors.U.dtype.type(scale), self.problem.noise * scale**2,
+            validation_rmse,
+        )  # fmt: skip
+        self.reg_bias = (priors.bias[0], priors.bias[1])
+        return replace(self._result(sigma, priors.reg * scale, converged, float("nan")), posterior=posterior)
+
     def result(self, reg: float, converged: bool, optimality: float) -> Fitted:
         """What was reached, in the units of the data."""
-        sigma = self.problem.balance(self.factors)
+        return self._result(self.problem.balance(self.factors), reg, converged, optimality)
+
+    def _result(self, sigma: np.ndarray, reg: float, converged: bool, optimality: float) -> Fitted:
         factors, scale = self.factors, self.problem.scale
         root = scale**0.5
         m, n = self.problem.observed.shape
@@ -243,7 +364,7 @@ class Fit:
 def complete_als(
     X: Any,
     n_components: int,
-    reg: float,
+    reg: float | str,
     *,
     shape: tuple[int, int] | None = None,
     sample_weight: Any = None,
@@ -273,8 +394,9 @@ def complete_als(
         The observed entries; stored zeros are observed.
     n_components : int
         The largest rank; more than min(m, n) counts as that.
-    reg : float
-        The penalty, in the units of X.
+    reg : float or "bayes"
+        The penalty, in the units of X.  "bayes": a penalty for each component of either side, estimated together with the
+        variances of factors and noise; see Notes.
     shape : (m, n), optional
         Of triplets.
     sample_weight : array-like, optional
@@ -324,6 +446,12 @@ def complete_als(
 
     Notes
     -----
+    With ``reg="bayes"`` the factors are distributions (variational Bayes, with a variance for every entry), and the penalties
+    follow from them: the variance of the noise over the mean square of a component.  Components that only fit noise
+    vanish.  The error on new entries is usually smaller than with the best single penalty, and nothing is held out.
+    `info.posterior` has the penalties; there is no certificate.  Not for data without noise.  Sweeps end where one changes
+    the expected squared error by less than 300 `tol`.
+
     The penalty falls from the largest that has a column, and columns join where the residual has a singular value above it:
     a fit from a random start at a small penalty often ends in a poor minimum.  A sweep costs about ``12 nnz k + 4 (m + n) k**2``
     flops, and the memory is that of the entries, twice, and of the factors.
@@ -335,6 +463,8 @@ def complete_als(
 
     Y. Gu, Z. Song, J. Yin, L. Zhang, "Low rank matrix completion via robust alternating minimization in nearly linear
     time", ICLR 2024, arXiv:2302.11068.
+
+    Y. J. Lim, Y. W. Teh, "Variational Bayesian approach to movie rating prediction", KDD Cup and Workshop, 2007.
 
     Examples
     --------
@@ -350,7 +480,8 @@ def complete_als(
 
     observed = read_observed(X, "X", shape=shape, sample_weight=sample_weight, missing_values=missing_values)
     n_components = _validation.check_integer(n_components, "n_components", 1)
-    reg = _validation.check_real(reg, "reg", 0.0)
+    estimated = check_reg(reg) == BAYES
+    penalty = None if estimated else float(reg)
     settings = Settings(
         reg_scaling=_validation.check_real(reg_scaling, "reg_scaling", 0.0, 1.0),
         reg_bias=None if reg_bias is None else _validation.check_real(reg_bias, "reg_bias", 0.0),
@@ -365,13 +496,27 @@ def complete_als(
     )
     seed = int(seed_sequence(random_state).generate_state(1)[0])
     with Progress("matrix completion", max_iter, verbose, callback) as progress:
-        fitted = complete(observed, n_components, reg, settings, seed=seed, progress=progress)
+        fitted = complete(observed, n_components, penalty, settings, seed=seed, progress=progress)
     if not fitted.converged and not fitted.stopped:
         _validation.warn_not_converged(
-            f"complete_als stopped after max_iter={max_iter} sweeps at reg={reg:g}, before the objective fell by less than "
-            f"{tol:g} of itself in a sweep (certificate {fitted.optimality:.4f}, 1 at the optimum). Raise max_iter or tol."
+            f"complete_als stopped after max_iter={max_iter} sweeps at reg={reg}, before the objective fell by less than "
+            f"{SLOWER * tol if estimated else tol:g} of itself in a sweep"
+            + ("" if estimated else f" (certificate {fitted.optimality:.4f}, 1 at the optimum)")
+            + ". Raise max_iter or tol."
         )
     return (*factored(fitted), fitted)
+
+
+def check_reg(reg: Any, *others: str) -> float | str:
+    """A penalty, "bayes" or one of some other words; or TypeError or ValueError."""
+    words = (BAYES, *others)
+    if isinstance(reg, str):
+        _validation.check_choice(reg, "reg", words)
+        return reg
+    if not isinstance(reg, Real):
+        listed = ", ".join(f'"{word}"' for word in words)
+        raise TypeError(f"reg must be a number >= 0 or {listed}; got {reg!r} of type {type(reg).__name__}.")
+    return _validation.check_real(reg, "reg", 0.0)
 
 
 def factored(fitted: Fitted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -388,7 +533,7 @@ def factored(fitted: Fitted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def complete(
     observed: Observed,
     n_components: int,
-    reg: float,
+    reg: float | None,
     settings: Settings,
     *,
     start: Fitted | None = None,
@@ -401,10 +546,11 @@ def complete(
     ----------
     observed : Observed, (m, n)
     n_components : int
-    reg : float
+    reg : float or None
+        None: the penalties are estimated (see `_posterior`).
     settings : Settings
     start : Fitted, optional
-        Factors to start from, of the same shape; there is no path then.
+        Factors to start from, of the same shape; there is no path then, and estimated penalties stay.
     seed : int
     progress : Progress, optional
     """
@@ -417,7 +563,11 @@ def complete(
                 settings, reg_bias=start.reg_bias if settings.reg_bias is None else settings.reg_bias
             )
             fit.factors = factors_of(start, fit.problem.scale, settings.fit_bias, observed.dtype)
-        else:
+        if start is not None and start.posterior is not None:
+            return fit.resume(start)
+        if reg is None:
+            return fit.estimated_result(fit.settle_estimated(fit.descend_steeply(n_components)))
+        if start is None:
             fit.descend(reg, n_components)
         return fit.result(reg, *fit.settle(reg, n_components))
 
@@ -446,13 +596,20 @@ def fold_in(
     )
     factors = factors_of(rows, scale, offsets, dtype)
     penalty, free = np.zeros(factors.U.shape[1], dtype), np.zeros(factors.U.shape[1], dtype)
-    penalty[factors.columns], free[factors.columns] = fitted.reg / scale, 1
+    posterior, spreads = fitted.posterior, None
+    penalty[factors.columns] = (fitted.reg if posterior is None else posterior.row_reg) / scale
+    free[factors.columns] = 1
     if offsets:
         penalty[0], free[0] = fitted.reg_bias[0], 1
+    if posterior is not None:
+        factors.spread()
+        spreads = factors.spreads
+        assert spreads is not None
+        spreads[1][:, factors.columns] = posterior.column_spread / scale
     weights = np.where(observed_rows.counts > 0, observed_rows.counts, 1.0) ** settings.reg_scaling
     update_rows(
         observed_rows, factors.U, factors.V, penalty, free, np.array([1 / scale, fitted.mean / scale], dtype),
-        weights.astype(dtype), Solver(cg_tol, 4 * padded(factors.k + 2, dtype)),
+        weights.astype(dtype), Solver(cg_tol, 4 * padded(factors.k + 2, dtype)), spreads,
     )  # fmt: skip
     U = factors.U[:, factors.columns] * dtype.type(scale**0.5)
     return U, (factors.U[:, 0] * dtype.type(scale) if offsets else np.zeros(len(U), dtype))

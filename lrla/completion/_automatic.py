@@ -12,7 +12,7 @@ from lrla import _validation
 from lrla._progress import Callback, Progress
 from lrla._random import SAMPLING, Stream, seed_sequence
 from lrla.completion import _kernels
-from lrla.completion._als import PATH_DTYPE, Fit, Fitted, Settings
+from lrla.completion._als import PATH_DTYPE, STEEP, Fit, Fitted, Settings
 from lrla.completion._half_sweep import Factors
 from lrla.completion._observed import Observed
 from lrla.completion._path import Problem
@@ -23,6 +23,8 @@ MANY = 200_000  # entries, below which twice as large a share is held out
 KEPT = 2  # observations of every row and column that are never held out
 LEAST_GAIN = 1e-5  # relative, of the error, for a level to count as better
 UNSEEN = 0.1  # penalty where nothing can be held out, relative to that where a path starts
+# Estimated penalties: sweeps at most while some are held out, and the gain of their error below which they end.
+ESTIMATES, ESTIMATE_GAIN = 30, 5e-4
 SMALLEST = 1e-9  # penalty that is tried, relative to that where a path starts
 # Ranks at gaps of the singular values: the factor that makes a gap, how the penalty falls, and the gain that counts.
 LEAST_GAP, RANK_RATIO, RANK_GAIN = 1.2, 1.4, 1e-3
@@ -73,7 +75,7 @@ def complete_automatically(
     settings: Settings,
     *,
     n_components: int | None = None,
-    reg: float | None = None,
+    reg: float | str | None = None,
     max_components: int = 64,
     validation_fraction: float = 0.05,
     n_iter_no_change: int = 2,
@@ -82,10 +84,12 @@ def complete_automatically(
 ) -> Fitted:
     """Complete with the penalty and the rank that predict held-out entries best; either may be given.
 
-    Offsets and the mean are used where they lower the held-out error beyond chance.  A path of penalties finds the best
-    one; a gap in the singular values there suggests a rank with a smaller penalty.  Where the best fit is far closer to its
-    own entries than to the held-out ones, the data may have low rank without noise: then ranks are tried on all entries
-    until one reproduces them (see `find_exact`).
+    Offsets and the mean are used where they lower the held-out error beyond chance.  Then penalties are estimated along with
+    the variances of factors and noise (see `_posterior`), from a short path.  That is the result where it predicts better
+    than the path and has not just reproduced its entries.  Else a finer path of penalties finds the best one; a gap in the
+    singular values there suggests a rank with a smaller penalty.  Where the best fit is far closer to its own entries than to
+    the held-out ones, the data may have low rank without noise: then ranks are tried on all entries until one reproduces
+    them (see `find_exact`).
 
     Parameters
     ----------
@@ -93,8 +97,8 @@ def complete_automatically(
     settings : Settings
     n_components : int or None
         The largest rank; None for `max_components`, and then smaller ranks are tried too.
-    reg : float or None
-        The penalty, if it is to be this one.
+    reg : float, "bayes" or None
+        The penalty, if it is to be this one; "bayes": estimated penalties in any case.
     max_components, validation_fraction, n_iter_no_change
         See `MatrixCompletion`.
     seed : int
@@ -104,20 +108,28 @@ def complete_automatically(
     most = min(n_components or max_components, *observed.shape)
     with one_blas_thread:
         mask = hold_out(observed, validation_fraction if observed.nnz >= MANY else 2 * validation_fraction, seed)
+        estimated = isinstance(reg, str)
+        number = None if reg is None or isinstance(reg, str) else reg
         if not mask.any():
-            return complete_unseen(Fit(observed, settings, seed, progress), most, reg)
+            fit = Fit(observed, settings, seed, progress)
+            if estimated:
+                return fit.estimated_result(fit.settle_estimated(fit.descend_steeply(most)))
+            return complete_unseen(fit, most, number)
         held_out = HeldOut(observed, mask)
         search = Search(
             Fit(observed.subset(~mask), settings, seed, progress, held_out=held_out), most, n_iter_no_change
         )
         search.choose_offsets()
-        search.descend(reg)
-        if reg is None:
+        if number is None and (search.estimate() or estimated):
+            final = Fit(observed, search.fit.settings, seed, progress, factors=search.best, like=search.fit)
+            return final.estimated_result(final.settle_estimated(search.reg), search.error)
+        search.descend(number)
+        if number is None:
             search.try_ranks()
         search.restore()
         fit = search.fit
         final = Fit(observed, fit.settings, seed, progress, factors=fit.factors, like=fit)
-        if reg is None and search.fits_too_well():
+        if number is None and search.fits_too_well():
             exact = find_exact(final, search.rank_guesses, search.most)
             if exact is not None:
                 return exact
@@ -155,6 +167,33 @@ class Search:
             problem.set_mean(None)
         fit.settings = replace(fit.settings, fit_bias=False)
         fit.factors = bare
+
+    def estimate(self) -> bool:
+        """Estimate penalties along with the factors; whether that predicts better than a short path of single ones.
+
+        If not, all is as it was before.
+        """
+        fit, start, noise = self.fit, self.fit.factors.copy(), self.fit.problem.noise
+        self.reg = largest = reg = fit.largest_reg()
+        self.error, self.best = fit.held_out.rmse(fit.factors, fit.problem), start
+        while not fit.stopped and reg > SMALLEST * largest and fit.factors.k < self.most:
+            reg /= fit.settings.path_ratio**STEEP
+            if not self.note(reg, self.most, fit.level(reg, self.most, 1), RANK_GAIN):
+                break
+        alone, before = self.error, math.inf
+        self.restore()
+        for _ in range(ESTIMATES if fit.factors.k else 0):
+            if fit.stopped:
+                break
+            error = fit.estimate(self.reg)
+            self.note(fit.levels[-1][0], self.most, error, 0.0)
+            if error > before * (1 - ESTIMATE_GAIN):
+                break
+            before = error
+        if self.error < alone * (1 - RANK_GAIN) and not self.fits_too_well():
+            return True
+        fit.factors, fit.priors, fit.problem.noise = start.copy(), None, noise
+        return False
 
     def descend(self, reg: float | None) -> None:
         """Smaller and smaller penalties, to `reg` or until the held-out error has not improved for some levels."""
@@ -196,7 +235,7 @@ class Search:
         """Let the penalty fall with the leading columns of `start`, as long as the error does; whether it is the least so far."""
         fit = self.fit
         fit.factors = start.copy()
-        fit.factors.keep(rank)
+        fit.factors.keep(slice(rank))
         least, better = math.inf, False
         while not fit.stopped and reg > SMALLEST * self.reg:
             error = fit.level(reg, rank, fit.settings.sweeps_per_level)

@@ -15,7 +15,8 @@ def balance(
     """Balance in place, and return sigma (k,), descending, float64: ``U^T W U = V^T Z V = diag(sigma)``.
 
     Of all ways to write the product this one has the smallest penalty.  Without weights, sigma are the singular values of
-    U V^T.  Columns whose sigma is rounding noise beside the first are dropped.
+    U V^T.  Columns whose sigma is rounding noise beside the first are dropped.  Variances of the factors follow, without
+    the covariances that a change of basis brings.
 
     Parameters
     ----------
@@ -32,8 +33,14 @@ def balance(
     if len(sigma) == factors.k:
         for X, M in ((factors.U, T), (factors.V, S)):
             _multiply(X, factors.columns, M)
+        for X, M in zip(factors.spreads or (), (T, S), strict=False):
+            _multiply(X, factors.columns, np.square(M))
     else:
-        factors.replace(*(X[:, factors.columns] @ M.astype(X.dtype) for X, M in ((factors.U, T), (factors.V, S))))
+        columns, spreads = factors.columns, factors.spreads
+        U, V = (X[:, columns] @ M.astype(X.dtype) for X, M in ((factors.U, T), (factors.V, S)))
+        if spreads is not None:
+            spreads = tuple(X[:, columns] @ np.square(M).astype(X.dtype) for X, M in zip(spreads, (T, S), strict=True))
+        factors.replace(U, V, spreads)
     return sigma
 
 

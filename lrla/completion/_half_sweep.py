@@ -17,7 +17,7 @@ from lrla._threads import share
 from lrla.completion import _kernels
 from lrla.completion._observed import BLOCKS, Observed
 
-SCRATCH_BYTES = 1 << 19  # of gathered features, half of a usual second-level cache
+SCRATCH_BYTES = 1 << 21  # of gathered features: further passes read them in order, from the second or third cache
 NOISE = 8.0  # rounding noise of a residual, in units of the last place of its terms
 BLOCK_ROWS = 4096  # of factors that are converted to float64 at a time
 
@@ -51,10 +51,12 @@ class Factors:
         Columns of the factors.
     shift : int
         2 with offsets, else 0.
+    spreads : arrays of the shapes of U and V, or None
+        Variances of their entries, where factors are distributions and not points.
     """
 
-    def __init__(self, U: np.ndarray, V: np.ndarray, k: int, shift: int):
-        self.U, self.V, self.k, self.shift = U, V, k, shift
+    def __init__(self, U: np.ndarray, V: np.ndarray, k: int, shift: int, spreads: tuple[np.ndarray, ...] | None = None):
+        self.U, self.V, self.k, self.shift, self.spreads = U, V, k, shift, spreads
 
     @classmethod
     def empty(cls, shape: tuple[int, int], dtype: np.dtype, offsets: bool) -> Factors:
@@ -73,20 +75,36 @@ class Factors:
     @property
     def T(self) -> Factors:
         """The two sides exchanged, in place of a copy: the offsets' columns change their parts."""
-        return Factors(self.V, self.U, self.k, self.shift)
+        return Factors(self.V, self.U, self.k, self.shift, None if self.spreads is None else self.spreads[::-1])
 
     def append(self, U: np.ndarray, V: np.ndarray) -> None:
         """Add columns U (m, g) and V (n, g)."""
         self.replace(np.hstack([self.U[:, self.columns], U]), np.hstack([self.V[:, self.columns], V]))
 
-    def keep(self, k: int) -> None:
-        """Drop all but the first k columns."""
-        self.replace(*(X[:, self.shift : self.shift + k].copy() for X in (self.U, self.V)))
+    def keep(self, columns: Any) -> None:
+        """Drop all columns but some: their numbers, or a mask (k,)."""
+        chosen = self.shift + np.arange(self.k)[columns]
+        spreads = None if self.spreads is None else tuple(S[:, chosen] for S in self.spreads)
+        self.replace(self.U[:, chosen], self.V[:, chosen], spreads)
 
-    def replace(self, U: np.ndarray, V: np.ndarray) -> None:
-        """Put factors U (m, k) and V (n, k) in place of the present ones."""
+    def stretch(self, ratios: np.ndarray) -> None:
+        """Multiply the products of the columns by numbers (k,)."""
+        for X in (self.U, self.V):
+            X[:, self.columns] *= np.sqrt(ratios).astype(X.dtype)
+
+    def replace(self, U: np.ndarray, V: np.ndarray, spreads: Any = None) -> None:
+        """Put factors U (m, k) and V (n, k), and their variances if there are some, in place of the present ones."""
         self.k = U.shape[1]
+        before = self.spreads
         self.U, self.V = (self._with(old, new) for old, new in ((self.U, U), (self.V, V)))
+        self.spreads = None
+        if spreads is not None:
+            assert before is not None  # the offsets keep theirs
+            self.spreads = tuple(self._with(old, new) for old, new in zip(before, spreads, strict=True))
+
+    def spread(self) -> None:
+        """Make the factors distributions, with no width as yet."""
+        self.spreads = tuple(aligned_zeros(X.shape[0], X.shape[1], X.dtype) for X in (self.U, self.V))
 
     def _with(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
         width = padded(self.shift + self.k, old.dtype)
@@ -98,9 +116,14 @@ class Factors:
 
     def copy(self) -> Factors:
         """Factors that share nothing with these."""
-        copies = [aligned_zeros(*X.shape, X.dtype) for X in (self.U, self.V)]
-        copies[0][:], copies[1][:] = self.U, self.V
-        return Factors(*copies, self.k, self.shift)
+        U, V = (aligned_zeros(X.shape[0], X.shape[1], X.dtype) for X in (self.U, self.V))
+        U[:], V[:] = self.U, self.V
+        result = Factors(U, V, self.k, self.shift)
+        if self.spreads is not None:
+            result.spread()
+            for new, old in zip(result.spreads or (), self.spreads, strict=True):
+                new[:] = old
+        return result
 
 
 def padded(width: int, dtype: np.dtype) -> int:
@@ -126,6 +149,8 @@ def update_rows(
     numbers: np.ndarray,
     row_weights: np.ndarray,
     solver: Solver,
+    spreads: tuple[np.ndarray, ...] | None = None,
+    noise: float = 0.0,
 ) -> Sums:
     """Move every row of X towards its minimiser, in place; see `_kernels.half_sweep_rows`.
 
@@ -140,11 +165,16 @@ def update_rows(
         Scale and mean: the target of an observation x is scale x - mean.
     row_weights : (m,)
         Factors of the penalty.
+    spreads : arrays of the shapes of X and F, optional
+        Variances of X, which are written, and of F.
+    noise : float
+        Variance of the noise of the scaled observations, for those of X.
     """
     dtype = X.dtype
+    spread, feature_spread = (np.empty(0, dtype),) * 2 if spreads is None else (S.reshape(-1) for S in spreads)
     counts = observed.counts.astype(dtype)
     d = np.where(free > 0, mean_squares(F, observed.T.counts), 1).astype(dtype)
-    numbers = np.array([*numbers[:2], np.finfo(dtype).tiny, (NOISE * _arrays.eps(dtype)) ** 2], dtype)
+    numbers = np.array([*numbers[:2], np.finfo(dtype).tiny, (NOISE * _arrays.eps(dtype)) ** 2, noise], dtype)
     sums = np.zeros((BLOCKS, 4))
     room = 10 + SCRATCH_BYTES // (X.shape[1] * X.itemsize)
     order = frozen(np.arange(room, dtype=np.int32))
@@ -152,9 +182,9 @@ def update_rows(
     def work(first: int, last: int) -> None:
         _kernels.half_sweep_rows(
             observed.indptr, observed.indices, observed.values, observed.weight_array, counts, row_weights,
-            F.reshape(-1), X.reshape(-1), penalty, free, d, numbers, (solver.tolerance, solver.max_iter),
-            observed.bounds, (first, last), aligned_zeros(room, X.shape[1], dtype).reshape(-1),
-            order, sums,
+            F.reshape(-1), X.reshape(-1), (feature_spread, spread), penalty, free, d, numbers,
+            (solver.tolerance, solver.max_iter), observed.bounds, (first, last),
+            aligned_zeros(room, X.shape[1], dtype).reshape(-1), order, sums,
         )  # fmt: skip
 
     share(work, BLOCKS)

@@ -322,14 +322,19 @@ def _residual_pass(F, entries, start, stop, target, x, base, g, part, scratch, k
 
 
 @numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _normal_pass(F, indices, shift, weights, start, stop, x, g, part, lines):
-    """g += sum w (f x) f over entries start <= p < stop; entry p has the feature indices[p - shift]."""
+def _normal_pass(F, indices, shift, weights, start, stop, x, g, part, scattered, lines):
+    """g += sum w (f x) f over entries start <= p < stop; entry p has the feature indices[p - shift].
+
+    Features that lie scattered in memory, with shift 0, are fetched ahead.
+    """
     zero = line_zero(g)
     for first in range(start, stop, CHUNK):
         for k in range(lines):
             line_put(part, k, zero)
         for p in range(first, min(first + CHUNK, stop), FOUR):
             n = stop - p
+            if scattered and p + AHEAD + FOUR <= stop:
+                _fetch_four(F, _four(indices, p + AHEAD, FOUR, lines), lines)
             j = _four(indices, p - shift, n, lines)
             t0, t1, t2, t3 = _dots(F, j, x, np.uint64(0), lines)
             if len(weights):
@@ -344,16 +349,37 @@ def _normal_pass(F, indices, shift, weights, start, stop, x, g, part, lines):
             line_put(g, k, line_axpy(1.0, line_get(part, k), line_get(g, k)))
 
 
+@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _spread_pass(spread, indices, weights, start, stop, total, lines):
+    """total = sum w s over entries start <= p < stop, for rows s of `spread`."""
+    zero = line_zero(total)
+    one = spread[0] - spread[0] + 1  # in the type of the numbers
+    for k in range(lines):
+        line_put(total, k, zero)
+    for p in range(start, stop, FOUR):
+        n = stop - p
+        if p + AHEAD + FOUR <= len(indices):
+            _fetch_four(spread, _four(indices, p + AHEAD, FOUR, lines), lines)
+        w0, w1, w2, w3 = one, one, one, one
+        if len(weights):
+            w0, w1, w2, w3 = _take_four(weights, p, n)
+        if n < FOUR:
+            w3 = one - one
+            w2 = w2 if n > TWO else w3
+            w1 = w1 if n > ONE else w3
+        _add_four(spread, _four(indices, p, n, lines), (w0, w1, w2, w3), total, lines)
+
+
 # ---------------------------------------------------------------------------------------------------- half-sweep
 
 
 @numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _begin(x, base, shape, weight, count, tiny, r, M, lam, lines):
-    """Start of a row: lam, r = -lam x, and the preconditioner M = 1 / D; returns the penalty of x, and x D x."""
+    """Start of a row: lam += penalty, r = -lam x, and the preconditioner M = 1 / D; returns the penalty of x, and x D x."""
     penalty, free, d = shape
     total = size = zero = line_zero(x)
     for k in range(lines):
-        y, a = line_get(x, base + k), line_axpy(weight, line_get(penalty, k), zero)
+        y, a = line_get(x, base + k), line_axpy(weight, line_get(penalty, k), line_get(lam, k))
         line_put(lam, k, a)
         ay = line_fma(a, y, zero)
         total = line_fma(ay, y, total)
@@ -405,6 +431,7 @@ def half_sweep_rows(
     row_weights,
     F,
     X,
+    spreads,
     penalty,
     free,
     d,
@@ -426,10 +453,13 @@ def half_sweep_rows(
     weights : (nnz,), or empty: all are 1
     counts, row_weights : (m,); a row whose count is 0 gets zeros
     F, X : (n lines width,), (m lines width,), the rows of lines; X is changed
+    spreads : the variances of F, which add to the penalties of the rows that have entries there, and those of X, which are
+        written; both in the shape of F and X, or empty
     penalty, free, d : (lines width,): of coordinate a the penalty, 1 or 0, and the mean square of the feature, which is
         positive where the coordinate is not free
-    numbers : (4,): scale, mean, the smallest number by which one may be divided, and the square of rounding noise: a row is
-        done when its residual is noise beside its terms, since further steps would lead along directions that no entry sees
+    numbers : (5,): scale, mean, the smallest number by which one may be divided, and the square of rounding noise: a row is
+        done when its residual is noise beside its terms, since further steps would lead along directions that no entry sees;
+        the variance of the noise of the observations
     cg : (tolerance, largest number of steps)
     bounds : first row of every block, and m
     blocks : (first, last), the blocks to be done
@@ -446,6 +476,7 @@ def half_sweep_rows(
     scratch = scratch[6 * width :]
     room = np.uint64(len(scratch) // width) - FOUR
     tolerance, most = cg
+    feature_spread, spread = spreads
     for block in range(blocks[0], blocks[1]):
         loss, ridge, gain, products = 0.0, 0.0, 0.0, 0.0
         for i in range(bounds[block], bounds[block + 1]):
@@ -454,11 +485,21 @@ def half_sweep_rows(
                 for k in range(lines):  # what is not free stays
                     x = line_get(X, base + k)
                     line_put(X, base + k, line_fma(line_axpy(-1.0, line_get(free, k), line), x, x))
+                    if len(spread):
+                        line_put(spread, base + k, line)
                 continue
+            if len(feature_spread):
+                _spread_pass(feature_spread, indices, weights, start, stop, lam, lines)
+            else:
+                for k in range(lines):
+                    line_put(lam, k, line)
             row_ridge, size = _begin(
                 X, base, (penalty, free, d), row_weights[i], counts[i], numbers[2], r, M, lam, lines
             )
             ridge += row_ridge
+            if len(spread):
+                for k in range(lines):
+                    line_put(spread, base + k, line_axpy(numbers[4], line_get(M, k), line))
             keep = stop - start <= room and most > 0
             loss += _residual_pass(
                 F, (indices, values, weights), start, stop, target, X, base, r, part, scratch, keep, lines
@@ -469,7 +510,7 @@ def half_sweep_rows(
             beta, steps = zero, 0
             while steps < most and rho > least and rho > 0:
                 _direct(M, r, p, beta, lam, Ap, lines)
-                _normal_pass(source, places, shift, weights, start, stop, p, Ap, part, lines)
+                _normal_pass(source, places, shift, weights, start, stop, p, Ap, part, not keep, lines)
                 s = _dot(p, Ap, lines)
                 if not s > 0:
                     break

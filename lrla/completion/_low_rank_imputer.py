@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -21,6 +22,7 @@ from lrla.completion import _em
 from lrla.completion._als import Fitted, Settings, fold_in
 from lrla.completion._automatic import complete_automatically
 from lrla.completion._observed import Observed
+from lrla.completion._table import Block, Table, draw_factors
 from lrla.exceptions import UnobservedWarning
 from lrla.linalg._blas_threads import one_blas_thread
 
@@ -28,7 +30,7 @@ SOLVERS = ("auto", "em", "als")
 EM_WORK = 5e7  # n k^2 up to which "auto" takes EM, whose accumulators are of that size
 ROWS_PER_COMPONENT = 5  # observations that a column should have for every factor
 TABLE_SHARE = 0.1  # share of observed entries from which on data count as a table
-FILL_BYTES = 1 << 24  # of predictions made at a time
+BLOCK_BYTES = 1 << 20  # of float64 numbers worked on at a time
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
     True
     """
 
+    _model: _em.FactorModel | Fitted
+
     def __init__(
         self,
         n_components: Any = "auto",
@@ -209,9 +213,9 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         X = self._read(X, reset=True)
         weight = _row_weights(sample_weight, X)
         seed = seed_sequence(self.random_state)
-        missing = np.isnan(X)
-        used = (weight > 0.0) & ~missing.all(axis=1)
-        if not used.any():
+        empty = _empty_rows(X)
+        weight[empty] = 0.0
+        if not weight.any():
             raise ValueError("X has no observed entry, so there is nothing to learn from.")
         n = X.shape[1]
         self._limits = tuple(
@@ -219,18 +223,17 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         )
         if np.any(self._limits[0] > self._limits[1]):
             raise ValueError("min_value must not exceed max_value.")
-        rows, holes = (X, missing) if used.all() else (X[used], missing[used])
-        self._units = _units(rows, holes, weight[used], bool(self.center), bool(self.scale))
-        self.empty_rows_, self.empty_columns_ = np.flatnonzero(missing.all(axis=1)), np.flatnonzero(~self._units.seen)
+        self._units = _units(X, weight, bool(self.center), bool(self.scale))
+        self.empty_rows_, self.empty_columns_ = np.flatnonzero(empty), np.flatnonzero(~self._units.seen)
         self._warn_about_empty()
-        raw, table = _table(rows, holes, self._units, weight[used])
-        most = self._most(X.shape, table)
+        table = self._table(X, weight)
+        most = self._most(X.shape)
         self.solver_ = self._choose_solver(table, most)
         with one_blas_thread, Progress("LowRankImputer", self.max_iter, self.verbose) as progress:
             if self.solver_ == "em":
-                self._fit_em(table, raw, most, seed, progress)
+                self._fit_em(table, most, seed, progress)
             else:
-                self._fit_als(table, seed, progress)
+                self._fit_als(X, weight, seed, progress)
         self._publish(float(table.weight.sum()), X.dtype)
         self.indicator_ = None
         if self.add_indicator:
@@ -266,7 +269,7 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         nan = math.isnan(self.missing_values)
         if isinstance(X, np.ma.MaskedArray):
             dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-            X = X.astype(dtype).filled(dtype.type(self.missing_values))
+            X = np.ma.filled(X.astype(dtype), dtype.type(self.missing_values))
         _validation.check_on_host(X, "X", "LowRankImputer")
         with np.errstate(over="ignore"):  # a longdouble beyond float64 is refused as infinite: no warning besides
             X = validate_data(
@@ -278,15 +281,18 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
             X = np.where(self.missing_values == X, X.dtype.type(np.nan), X)
         return X
 
-    def _most(self, shape: tuple[int, int], table: _em.Table) -> int:
+    def _table(self, X: np.ndarray, weight: np.ndarray) -> Table:
+        return Table(X, self._units.shift, self._units.scale, weight)
+
+    def _most(self, shape: tuple[int, int]) -> int:
         """The number of components: the one asked for, or the largest to try."""
         if not _is_auto(self.n_components):
             hint = f" X has shape {shape}."
             return _validation.check_integer(self.n_components, "n_components", 1, min(shape), hint)
         return max(1, min(self.max_components, shape[0], shape[1] - 1))
 
-    def _choose_solver(self, table: _em.Table, most: int) -> str:
-        if not len(table.values):
+    def _choose_solver(self, table: Table, most: int) -> str:
+        if not table.counts.any():
             return "em"  # nothing varies: there is nothing to choose
         if self.solver != "auto":
             return self.solver
@@ -298,15 +304,14 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
             else "als"
         )
 
-    def _fit_em(self, table: _em.Table, raw: np.ndarray, most: int, seed: Any, progress: Progress) -> None:
+    def _fit_em(self, table: Table, most: int, seed: Any, progress: Progress) -> None:
         options = _em.Options(fit_mean=bool(self.center), max_iter=self.max_iter, tol=self.tol)
         self.validation_score_, start = None, None
         if _is_auto(self.n_components):
             most = int(np.clip(np.median(table.counts) // ROWS_PER_COMPONENT, 1, most))
-            if most > 1 and len(table.values):
-                uniform = _em.uniform_numbers(raw, table, seed)
+            if most > 1 and table.counts.any():
                 start, self.validation_score_ = _em.choose_components(
-                    table, uniform, most, self.validation_fraction, options, seed, progress
+                    table, most, self.validation_fraction, options, seed, progress
                 )
         if start is None:
             start = _em.start_model(table, most, options, seed)
@@ -314,15 +319,18 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         self._model, self.reg_ = model, 0.0
         self.n_iter_, self.converged_, self.loglik_ = model.n_iter, model.converged, model.loglik
 
-    def _fit_als(self, table: _em.Table, seed: Any, progress: Progress) -> None:
+    def _fit_als(self, X: np.ndarray, weight: np.ndarray, seed: Any, progress: Progress) -> None:
         self._settings = Settings(fit_bias=False, max_iter=self.max_iter, tol=self.tol)
         rank = (
             {"max_components": self.max_components}
             if _is_auto(self.n_components)
             else {"n_components": self.n_components}
         )
+        used = weight > 0.0
+        if not used.all():
+            X, weight = X[used], weight[used]
         fitted = complete_automatically(
-            _observed(table), self._settings, reg=None if _is_auto(self.reg) else float(self.reg),
+            _observed(X, self._units, weight), self._settings, reg=None if _is_auto(self.reg) else float(self.reg),
             validation_fraction=self.validation_fraction, seed=int(seed.generate_state(1)[0]), progress=progress, **rank,
         )  # fmt: skip
         self._model, self.reg_ = fitted, fitted.reg
@@ -386,54 +394,57 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
                 "return_std=True needs the distribution of the entries, which solver='als' has not; use solver='em'."
             )
         X = self._read(X, reset=False)
-        missing = np.isnan(X)
-        filled = X.copy()
-        kept = self._units.seen | bool(self.keep_empty_features)
-        std = self._fill(filled, missing, bool(return_std))
-        filled[:, ~self._units.seen] = np.where(missing, 0.0, X)[:, ~self._units.seen]
-        filled = filled if kept.all() else filled[:, kept]
+        seen = self._units.seen
+        kept = seen | bool(self.keep_empty_features)
+        filled, std = X.copy(), np.zeros(X.shape if return_std else (0, X.shape[1]), X.dtype)
+        if isinstance(self._model, Fitted):
+            self._fill_als(self._model, X, filled)
+        else:
+            self._fill_em(self._model, X, filled, std)
+        filled[:, ~seen] = np.nan_to_num(X[:, ~seen], nan=0.0)
+        std[:, ~seen] = 0.0
+        if not kept.all():
+            filled, std = filled[:, kept], std[:, kept]
         if self.indicator_ is not None:
             marks = self.indicator_.transform(X)
             filled = np.concatenate([filled, marks.astype(filled.dtype)], axis=1)
-        if not return_std:
-            return filled
-        std[:, ~self._units.seen] = 0.0
-        return filled, std if kept.all() else std[:, kept]
+        return (filled, std) if return_std else filled
 
-    def _fill(self, X: np.ndarray, missing: np.ndarray, with_std: bool) -> Any:
-        """Fill the holes of X in place; returns the standard deviations, or None."""
-        units, model = self._units, self._model
-        _, table = _table(X, missing, units, None)
-        spread = None
-        if isinstance(model, Fitted):
-            Z, loadings, mean = (
-                fold_in(_observed(table), model, self._settings)[0],
-                model.V,
-                model.mean + model.column_bias,
-            )
-        else:
-            seed = seed_sequence(self.random_state) if self.sample_posterior else None
-            draws = None if seed is None else np.random.default_rng(seed)
-            noise = None if draws is None else draws.standard_normal((len(X), model.k))
-            found = _em.explain(table, model, variance=with_std, noise=noise)
-            Z, loadings, mean, spread = found.Z, model.W, model.mean, found.variance
-        low, high = self._limits
-        step = max(1, FILL_BYTES // (8 * X.shape[1]))
+    def _fill_em(self, model: _em.FactorModel, X: np.ndarray, filled: np.ndarray, std: np.ndarray) -> None:
+        """Write what belongs into the holes of X, and its standard deviation where `std` has rows."""
+        scale = self._units.scale
+        a, b = _em.pairs(model.k)
+        products = model.W[:, a] * model.W[:, b] * np.where(a == b, 1.0, 2.0)
+        noise = model.psi * model.inflation
+        seed = seed_sequence(self.random_state) if self.sample_posterior else None
+
+        def fill(block: Block) -> None:
+            holes = np.isnan(X[block.rows])
+            if len(std):
+                variance = (products @ block.C[: len(a), : len(holes)]).T + noise
+                np.copyto(std[block.rows], np.sqrt(variance) * scale, where=holes, casting="same_kind")
+            Z, errors = block.Z[:, : len(holes)], 0.0
+            if seed is not None:  # numbers of its own for every block, in whichever order they are filled
+                own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, block.rows.start))
+                rng = np.random.default_rng(own)
+                Z, errors = draw_factors(block, rng), np.sqrt(noise) * rng.standard_normal(holes.shape)
+            self._put(filled[block.rows], holes, model.mean + Z.T @ model.W.T + errors)
+
+        with one_blas_thread:
+            self._table(X, np.ones(len(X))).visit(model, fill)
+
+    def _fill_als(self, model: Fitted, X: np.ndarray, filled: np.ndarray) -> None:
+        """Write what belongs into the holes of X."""
+        Z = fold_in(_observed(X, self._units, None), model, self._settings)[0]
+        step = max(1, BLOCK_BYTES // (8 * X.shape[1]))
         for first in range(0, len(X), step):
-            part = slice(first, first + step)
-            holes = missing[part]
-            predicted = mean + np.asarray(Z[part], dtype=np.float64) @ loadings.T
-            if not isinstance(model, Fitted) and draws is not None:
-                predicted[holes] += (np.sqrt(model.psi * model.inflation) * np.ones(holes.shape))[
-                    holes
-                ] * draws.standard_normal(int(holes.sum()))
-            values = np.clip(units.shift + units.scale * predicted, low, high)
-            X[part][holes] = values[holes]
-        if not with_std:
-            return None
-        std = np.sqrt(spread) * units.scale
-        std[~missing] = 0.0
-        return std.astype(X.dtype)
+            rows = slice(first, first + step)
+            predicted = model.mean + model.column_bias + np.asarray(Z[rows], dtype=np.float64) @ model.V.T
+            self._put(filled[rows], np.isnan(X[rows]), predicted)
+
+    def _put(self, filled: np.ndarray, holes: np.ndarray, standardized: np.ndarray) -> None:
+        values = np.clip(self._units.shift + self._units.scale * standardized, *self._limits)
+        np.copyto(filled, values, where=holes, casting="same_kind")
 
     def score(self, X: Any, y: Any = None) -> float:
         """How well the model explains the observed entries of X.
@@ -451,18 +462,27 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         """
         check_is_fitted(self, "components_")
         X = self._read(X, reset=False)
-        missing = np.isnan(X)
-        raw, table = _table(X, missing, self._units, None)
-        if isinstance(self._model, _em.FactorModel):
-            scale = self._units.scale
-            volume = np.log(np.where(scale > 0.0, scale, 1.0))[table.indices].sum()
-            return float((_em.explain(table, self._model).loglik.sum() - volume) / len(X))
-        hidden = _em.uniform_numbers(raw, table, np.random.SeedSequence(0)) < self.validation_fraction
-        holes = missing.copy()
-        holes[table.rows[hidden], table.indices[hidden]] = True
-        filled = np.where(holes, np.nan, X)
-        self._fill(filled, holes, False)
-        error = (filled - X)[table.rows[hidden], table.indices[hidden]]
+        table = self._table(X, np.ones(len(X)))
+        if isinstance(self._model, Fitted):
+            return self._score_als(self._model, X, table)
+        scale, loglik = self._units.scale, np.empty(len(X))
+
+        def note(block: Block) -> None:
+            loglik[block.rows] = block.loglik
+
+        with one_blas_thread:
+            table.visit(self._model, note)
+        volume = table.counts @ np.log(np.where(scale > 0.0, scale, 1.0))
+        return float((loglik.sum() - volume) / len(X))
+
+    def _score_als(self, model: Fitted, X: np.ndarray, table: Table) -> float:
+        given, hidden = X.copy(), np.zeros(X.shape, dtype=np.bool_)
+        for rows, uniform, shown in table.uniform(np.random.SeedSequence(0)):
+            hidden[rows] = shown & (uniform < self.validation_fraction)
+        given[hidden] = np.nan
+        filled = given.copy()
+        self._fill_als(model, given, filled)
+        error = (filled - X)[hidden]
         return -float(np.sqrt(np.mean(error**2))) if len(error) else math.nan
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -504,7 +524,7 @@ def _row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
         return np.ones(len(X))
     if isinstance(sample_weight, Real):
         sample_weight = np.full(len(X), float(sample_weight))
-    weight = _validation.check_vector(sample_weight, len(X), "sample_weight", X)
+    weight = np.array(_validation.check_vector(sample_weight, len(X), "sample_weight", X), dtype=np.float64)
     if np.any(weight < 0.0):
         raise ValueError(f"sample_weight must not be negative; the smallest is {weight.min()}.")
     if not np.any(weight > 0.0):
@@ -520,19 +540,50 @@ def _limit(value: Any, n: int, name: str) -> np.ndarray:
     return np.broadcast_to(limit, (n,))
 
 
-def _units(X: np.ndarray, missing: np.ndarray, weight: np.ndarray, center: bool, scale: bool) -> Units:
-    """Mean and standard deviation of every column, free of overflow."""
-    counts = weight @ ~missing
-    seen = counts > 0.0
+def _blocks(X: np.ndarray) -> Iterator[slice]:
+    step = max(1, BLOCK_BYTES // (8 * X.shape[1]))
+    return (slice(first, first + step) for first in range(0, len(X), step))
+
+
+def _empty_rows(X: np.ndarray) -> np.ndarray:
+    """(m,) bool: rows without any observed entry."""
+    return np.concatenate([np.isnan(X[rows]).all(axis=1) for rows in _blocks(X)])
+
+
+def _units(X: np.ndarray, weight: np.ndarray, center: bool, scale: bool) -> Units:
+    """Mean and standard deviation of every column, free of overflow; block by block, as nothing of the size of X is made."""
+    n = X.shape[1]
+    counts, low, high = np.zeros(n), np.full(n, np.inf), np.full(n, -np.inf)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in _blocks(X):
+            w, part = weight[rows], X[rows]
+            used = w > 0.0
+            yield (w, part) if used.all() else (w[used], part[used])
+
+    for w, part in parts():
+        counts += w @ ~np.isnan(part)
+        low, high = np.fmin(low, np.fmin.reduce(part, axis=0)), np.fmax(high, np.fmax.reduce(part, axis=0))
+    seen, varies = counts > 0.0, high > low
     counts = np.where(seen, counts, 1.0)
-    filled = np.where(missing, 0.0, X).astype(np.float64)
-    exponent = np.frexp(np.abs(filled).max(axis=0))[1]
-    filled = np.ldexp(filled, -exponent)
-    shift = (weight @ filled) / counts if center else np.zeros(X.shape[1])
-    varies = np.max(filled, axis=0, where=~missing, initial=-1.0) > np.min(filled, axis=0, where=~missing, initial=1.0)
-    filled -= shift
-    filled[missing] = 0.0
-    spread = np.where(varies, np.sqrt((weight @ filled**2) / counts), 0.0)
+    exponent = np.frexp(np.where(seen, np.maximum(np.abs(low), np.abs(high)), 0.0))[1]
+
+    def deviations(shift: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for w, part in parts():
+            D = np.ldexp(part.astype(np.float64), -exponent)
+            D -= shift
+            np.copyto(D, 0.0, where=np.isnan(D))
+            yield w, D
+
+    shift, squares = np.zeros(n), np.zeros(n)
+    if center:
+        for w, D in deviations(np.zeros(n)):
+            shift += w @ D
+        shift /= counts
+    for w, D in deviations(shift):
+        D *= D
+        squares += w @ D
+    spread = np.where(varies, np.sqrt(squares / counts), 0.0)
     shift, spread = np.ldexp(shift, exponent), np.ldexp(spread, exponent)
     if not scale:
         spread = np.where(spread > 0.0, _common(spread[spread > 0.0]), 0.0)
@@ -545,17 +596,11 @@ def _common(spread: np.ndarray) -> float:
     return top * float(np.sqrt(np.mean((spread / top) ** 2))) if top > 0.0 else 0.0
 
 
-def _table(X: np.ndarray, missing: np.ndarray, units: Units, weight: Any) -> tuple[np.ndarray, _em.Table]:
-    """The observed entries of columns that vary: as they are, and as a table in units of the columns."""
-    shown = ~missing & (units.scale > 0.0)
-    indptr = np.concatenate(([0], np.cumsum(shown.sum(axis=1))))
+def _observed(X: np.ndarray, units: Units, weight: np.ndarray | None) -> Observed:
+    """The observed entries of columns that vary, in units of the columns, for alternating least squares."""
+    shown = ~np.isnan(X) & (units.scale > 0.0)
+    counts = shown.sum(axis=1)
     indices = np.broadcast_to(np.arange(X.shape[1], dtype=np.int32), X.shape)[shown]
-    raw = X[shown]
-    values = (raw - units.shift[indices]) / units.scale[indices]
-    return raw, _em.Table.of(indptr, indices, values, X.shape[1], weight)
-
-
-def _observed(table: _em.Table) -> Observed:
-    """The same entries for alternating least squares."""
-    weights = None if np.all(table.weight == 1.0) else table.entry_weight
-    return Observed(table.indptr, table.indices, table.values, (table.m, table.n), weights)
+    values = (X[shown] - units.shift[indices]) / units.scale[indices]
+    weights = None if weight is None or np.all(weight == 1.0) else np.repeat(weight, counts)
+    return Observed(np.concatenate(([0], np.cumsum(counts))), indices, values, X.shape, weights)

@@ -143,8 +143,8 @@ def own(observed: Observed, X: Any) -> Observed:
         return array.copy() if shared else array
 
     weights = None if observed.weights is None else copied(observed.weights)
-    parts = (copied(part) for part in (observed.indptr, observed.indices, observed.values))
-    return Observed(*parts, observed.shape, weights)
+    indptr, indices, values = (copied(part) for part in (observed.indptr, observed.indices, observed.values))
+    return Observed(indptr, indices, values, observed.shape, weights)
 
 
 def cast(observed: Observed, dtype: Any, name: str) -> Observed:

@@ -19,6 +19,8 @@ from lrla.completion import _em
 from lrla.completion._input import read_observed, require_entries
 from lrla.completion._moments import Moments, complete_moment, pair_moments, root_mean_square
 from lrla.completion._observed import Observed
+from lrla.completion._sparse_table import SparseTable
+from lrla.completion._table import Block
 from lrla.exceptions import NotIdentifiableWarning, UnobservedWarning
 from lrla.linalg._blas_threads import one_blas_thread
 
@@ -263,7 +265,7 @@ class OneSidedCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Esti
             prior_rows=0.0,
         )
         table = _table(observed, scale)
-        squares = float(np.mean((table.values - start.mean[table.indices]) ** 2))
+        squares = float(np.mean((observed.values / scale - start.mean[observed.indices]) ** 2))
         start = replace(start, psi=np.maximum(start.psi, FIRST_NOISE * squares))
         with one_blas_thread, Progress("OneSidedCompletion", self.max_iter, self.verbose) as progress:
             return _em.fit_factor_model(table, start, options, progress)
@@ -320,9 +322,15 @@ class OneSidedCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Esti
         """
         check_is_fitted(self, "components_")
         observed = self._read(X, reset=False)
-        found = _em.explain(_table(observed, self._scale), self._model)
+        Z = np.empty((observed.shape[0], self._model.k))
+
+        def note(block: Block) -> None:
+            Z[block.rows] = block.Z[:, : len(block.loglik)].T
+
+        with one_blas_thread:
+            _table(observed, self._scale).visit(self._model, note)
         s = np.sqrt(np.sum(self._model.W**2, axis=0))
-        return (found.Z * (s * self._scale)).astype(observed.values.dtype)
+        return (Z * (s * self._scale)).astype(observed.values.dtype)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """Rows from their coordinates.
@@ -354,7 +362,13 @@ class OneSidedCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Esti
         """
         check_is_fitted(self, "components_")
         observed = self._read(X, reset=False)
-        loglik = _em.explain(_table(observed, self._scale), self._model).loglik
+        loglik = np.empty(observed.shape[0])
+
+        def note(block: Block) -> None:
+            loglik[block.rows] = block.loglik
+
+        with one_blas_thread:
+            _table(observed, self._scale).visit(self._model, note)
         return loglik - np.diff(observed.indptr) * math.log(self._scale)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -378,7 +392,6 @@ class OneSidedCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Esti
         return tags
 
 
-def _table(observed: Observed, scale: float) -> _em.Table:
-    return _em.Table.of(
-        observed.indptr, observed.indices, observed.values.astype(np.float64) / scale, observed.shape[1]
-    )
+def _table(observed: Observed, scale: float) -> SparseTable:
+    weight = np.ones(observed.shape[0])
+    return SparseTable(observed.indptr, observed.indices, observed.values, observed.shape[1], weight, scale)

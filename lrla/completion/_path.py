@@ -33,6 +33,10 @@ BLOCK = 16  # vectors of the residual's subspace iteration
 # Singular values of the residual above the penalty that call for a column: relative, along the path and at its end.
 PATH_EXCESS, EXCESS = 0.02, 5e-4
 STEP = 0.5  # share of its best size that a new column is given
+SLOW, FARTHEST = (
+    0.05,
+    4.0,
+)  # growth of a column in a sweep that is slow, and the factor of its size that is foretold at most
 RESIDUAL_TOLERANCE, KRYLOV_STEPS = 2e-3, 100
 
 
@@ -60,6 +64,7 @@ class Problem:
         self.seed = np.random.SeedSequence(seed)
         self.stream = Stream.from_seed(self.seed)
         self._right: np.ndarray | None = None
+        self.sigma = np.zeros(0)  # of the last sweep
 
     def set_mean(self, mean: float | None) -> None:
         """Take off this number (None: the mean of the observations)."""
@@ -108,6 +113,7 @@ class Problem:
         self.half_sweep(factors, penalty, flipped=False)
         sigma = self.balance(factors)
         sums = self.half_sweep(factors.T, penalty, flipped=True)
+        self.sigma = sigma
         ridge = penalty.reg * sigma.sum()
         if factors.shift:
             ridge += penalty.bias[0] * float(self.row_weights @ np.square(factors.U[:, 0].astype(np.float64)))
@@ -176,6 +182,43 @@ class Problem:
             root = np.sqrt(STEP * (s[:new] - penalty.reg) / seen)
             factors.append(P * root, Q * root)
         return new
+
+
+class Trend:
+    """Columns that grow or shrink slowly are given the sizes that three sweeps foretell, as long as that lowers the objective."""
+
+    def __init__(self) -> None:
+        self.sizes: list[np.ndarray] = []
+        self.least = math.inf  # objective at the last stretch
+
+    def follow(self, factors: Factors, sigma: np.ndarray, objective: float) -> bool:
+        """Note the sizes of a sweep and the objective at its end, and stretch the factors where it is time; whether they were."""
+        if len(sigma) != factors.k or (self.sizes and len(sigma) != len(self.sizes[0])):
+            self.sizes = []
+            return False
+        self.sizes = [*self.sizes[-2:], sigma]
+        if len(self.sizes) < 3 or not objective < self.least:
+            return False
+        ratios, self.sizes = limits(*self.sizes), []
+        if np.all(ratios == 1):
+            return False
+        self.least = objective
+        factors.stretch(ratios)
+        return True
+
+
+def limits(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> np.ndarray:
+    """Where three successive sizes of columns (k,) lead, over the third; 1 where they move fast or at random.
+
+    A column whose singular value is little above the penalty grows (or shrinks) like s' = s (a - b s), which takes the more
+    sweeps the smaller a is; its limit is a / b.
+    """
+    ratio = np.ones(len(third))
+    one, two = np.log(second / first), np.log(third / second)  # growth at first and at second
+    slow = (one * two > 0) & (np.abs(two) < np.abs(one)) & (np.abs(one) < SLOW)
+    limit = (second + (second - first) * two / np.where(slow, one - two, 1)) / third
+    ratio[slow] = np.clip(limit[slow], 1 / FARTHEST, FARTHEST)
+    return ratio
 
 
 def location_and_scale(observed: Observed) -> tuple[float, float]:

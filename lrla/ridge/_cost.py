@@ -1,7 +1,7 @@
 """What a tuned penalty costs by sketches of some size, and by the data themselves: which sizes are worth trying.
 
-Costs are nanoseconds of one core with a good BLAS, measured once.  Only which of two is larger is of interest, and that differs
-little among machines, since nearly all of it is products of matrices and eigenvalues.
+Costs are nanoseconds of one core with a good BLAS, measured once.  Only which of two is larger, or ten times as large, is of
+interest, and that differs little among machines, since nearly all of it is products of matrices, eigenvalues and reading X.
 """
 
 from __future__ import annotations
@@ -11,17 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrla import _arrays, _validation
-from lrla.ridge._exact_solve import DIRECT_DENSE, DIRECT_SPARSE
 
-FLOP = 0.02  # of a product of matrices
-EIGEN = 0.3  # of all eigenvectors, times the order cubed
+FLOP = 0.022  # of a product of matrices
+EIGEN = 0.37  # of all eigenvectors, times the order cubed
 SPARSE = 0.6  # of a product of a sparse matrix with many columns, for each stored entry and column
-TOUCH = 8.0  # of an entry of a matrix that is centred and converted, twice
+READ = 0.9  # of an entry of a dense matrix in a product with one column
+READ_SPARSE = 2.0  # of a stored entry of a sparse one
+TOUCH = 3.0  # of an entry of a matrix that is centred and converted
 RESIDUAL = 30.0  # of a corrected residual, for each row, penalty and target
-STEPS = 30  # of conjugate gradients, typically
+PASSES = 4  # over X for checks and means, whatever follows
+STEPS, STEPS_SPARSE = 14, 60  # of conjugate gradients, typically: with a preconditioner, and without
 LEAST, LARGEST = 64, 2048  # columns of the first automatic sketch
 GROWTHS = 2  # times that it is doubled
-WORTH = 1.0 / 3.0  # of the cost of X itself is what sketches may cost where X itself can follow them, if they do not do
+SMALL = 1e9  # a second: sketches that cost less need no economy
+EASY = 3e9  # what X itself may cost in any case: it judges every penalty, which sketches may not
+WORTH = 1.0 / 3.0  # of the cost of X itself is what sketches must cost less than where X itself may take their place
+BUDGET = 0.095  # of the cost of X itself is what all automatic sketches together are to cost: less than a tenth
+MORE = 1.25  # times the cost of the smallest sketches where even these cost more than that
+GROWN = 4.0  # times the cost of the first sketches is what those of all sizes may cost
 SHARE = 4.0  # of the memory of the machine X itself may take one part
 
 
@@ -47,11 +54,15 @@ class Shape:
     def side(self) -> int:
         return min(self.n, self.p)
 
+    # ------------------------------------------------------------------------------------------------ the whole
+
+    def path(self) -> float:
+        """The whole path from X itself, whatever memory it takes."""
+        return self._passes() + self._gram() + EIGEN * self.side**3 + self._residuals(self.n, self.p, self.sparse)
+
     def exact(self) -> float:
-        """The whole path from X itself; infinite where its matrices would fill the memory."""
-        if not _fits(SHARE * 4.0 * self.side**2):
-            return math.inf
-        return self._gram() + EIGEN * self.side**3 + self._residuals(self.n, self.p, sparse=self.sparse)
+        """The same; infinite where its matrices would fill the memory."""
+        return self.path() if _fits(SHARE * 4.0 * self.side**2) else math.inf
 
     def sketched(self, q: int, kind: str, nnz: int, refit: bool) -> float:
         """Members of q columns (kind "rows": of q rows), and one exact solution; infinite likewise."""
@@ -64,7 +75,32 @@ class Shape:
             member += 2.0 * FLOP * self.n * self.p * self.penalties * self.targets
         else:
             member += self._sketching(q, kind, nnz)
-        return self.members * member + (self._solution() if refit else 0.0)
+        return self._passes() + self.members * member + (self._solution(r, kind) if refit else 0.0)
+
+    # ------------------------------------------------------------------------------------------------ one solution
+
+    def direct(self) -> float:
+        """One exact solution from the smaller Gram matrix."""
+        return self._gram() + FLOP * self.side**3 / 3.0
+
+    def step(self) -> float:
+        """One step of conjugate gradients."""
+        more = 2.0 * FLOP * (self.targets - 1)
+        return 2.0 * self.stored * (READ_SPARSE * self.targets if self.sparse else READ + more)
+
+    def preconditioning(self, rank: int) -> float:
+        """Products with the left singular vectors of the members, in float32."""
+        return self.members * 2.0 * self.n * rank * (READ / 2.0 + FLOP * (self.targets - 1))
+
+    def _solution(self, rank: int, kind: str) -> float:
+        if self.sparse or kind == "rows":
+            return min(self.direct(), STEPS_SPARSE * self.step())
+        return min(self.direct(), STEPS * (self.step() + self.preconditioning(rank)))
+
+    # ------------------------------------------------------------------------------------------------ parts
+
+    def _passes(self) -> float:
+        return PASSES * self.stored * READ
 
     def _gram(self) -> float:
         return self.stored * (self.side * (SPARSE if self.sparse else FLOP) + TOUCH)
@@ -78,19 +114,13 @@ class Shape:
 
     def _sketching(self, q: int, kind: str, nnz: int) -> float:
         each = {
-            "sparse_stack": 1.0 + 0.5 * min(nnz, q),
+            "sparse_stack": 0.4 + 0.4 * min(nnz, q),
             "countsketch": 2.5,
             "srdct": 15.0,
             "srht": 20.0,
             "uniform": 1.0,
         }
-        one = each.get(kind, 2.5 * FLOP * q) * (5.0 if self.sparse else 1.0)
-        return 1.25 * self.stored * one  # the first member is sketched once more, for the grid
-
-    def _solution(self) -> float:
-        if self.side <= (DIRECT_SPARSE if self.sparse else DIRECT_DENSE):
-            return self._gram() + FLOP * self.side**3 / 3.0
-        return STEPS * 2.0 * self.stored * self.targets
+        return self.stored * each.get(kind, 2.0 * FLOP * q) * (5.0 if self.sparse else 1.0)
 
 
 def _fits(numbers: float) -> bool:
@@ -111,24 +141,32 @@ def automatic_size(kind: str, n: int, p: int) -> int | None:
 def automatic_sizes(shape: Shape, kind: str, nnz: int, refit: bool, may_be_exact: bool) -> list[int | None]:
     """Sizes to try one after the other as long as the best penalty is the least one; None stands for X itself.
 
-    If X itself may be used it takes the place of the first size that costs more than a part of what it costs; else the list
-    ends before a size that costs more than X itself.
+    X itself is taken, if it may be, where it costs little more than sketches, or little at all.  Where it costs much it is
+    not what sketches end with: a fit whose time nobody can tell beforehand is worse than a warning.  All sketches together
+    have a budget, a part of what X itself costs, and the first of them is the largest that keeps to it; where most of the cost
+    is that of reading X, none does, and the largest is taken that costs little more than the smallest.
     """
-    first, exact = automatic_size(kind, shape.n, shape.p), shape.exact()
-    if first is None:
+    largest = automatic_size(kind, shape.n, shape.p)
+    if largest is None:
         return [None]
-    instead: list[int | None] = [None] if may_be_exact and exact < math.inf else []
-    most, limit = (shape.n if kind == "rows" else shape.side), (WORTH if instead else 1.0) * exact
 
-    def worthwhile(q: int) -> bool:
-        cost = shape.sketched(q, kind, nnz, refit)
-        return q < most and cost < math.inf and cost <= limit
+    def cost(q: int) -> float:
+        return shape.sketched(q, kind, nnz, refit)
 
-    if instead and not worthwhile(first):
-        return instead
+    path = shape.path()
+    budget = BUDGET * path
+    parts = [max(min(LEAST, largest), largest * part // 10) for part in (10, 8, 7, 6, 5)]
+    allowed = max(budget, SMALL) if cost(parts[-1]) <= budget else max(MORE * cost(parts[-1]), SMALL)
+    first = next((q for q in parts if cost(q) <= allowed), parts[-1])
+    if may_be_exact and shape.exact() < math.inf and (path <= EASY or path <= cost(first) / WORTH):
+        return [None]
     sizes: list[int | None] = [first]
+    most = shape.n if kind == "rows" else shape.side
+    spent = cost(first)
+    limit = max(min(budget, GROWN * spent), SMALL)
     for q in (first << doubled for doubled in range(1, GROWTHS + 1)):
-        if not worthwhile(q):
-            return sizes + instead
+        spent += cost(q)
+        if q >= most or not spent <= limit:
+            break
         sizes.append(q)
     return sizes

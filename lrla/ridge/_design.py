@@ -7,7 +7,7 @@ squares are accumulated in float64 whatever the data is stored in.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +33,8 @@ class Design:
         Sum of the sample weights; n without any.
     scale : float
         A power of two about as large as the entries of A, so that no square overflows.
+    ready : bool
+        Whether A is already all of that: centred, weighted and divided.
     """
 
     A: Any
@@ -40,6 +42,7 @@ class Design:
     root: Any
     total: float
     scale: float
+    ready: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,11 +82,26 @@ class Design:
 
     def _finish(self, part: Any, rows: slice, columns: slice) -> Any:
         part = _arrays.astype(part, np.float64)
+        if self.ready:
+            return part
         if self.mean is not None:
             part = part - self.mean[columns][None, :]
         if self.scale != 1.0:
             part = part * (1.0 / self.scale)
         return part if self.root is None else part * self.root[rows][:, None]
+
+    def in_place(self) -> Design:
+        """The same with its dense float64 A centred, weighted and divided where it stands; other kinds as they are."""
+        if self.is_sparse or _arrays.real_dtype(self.A) != np.float64:
+            return self
+        A = self.A
+        if self.mean is not None:
+            A -= self.mean[None, :]
+        if self.scale != 1.0:
+            A *= 1.0 / self.scale
+        if self.root is not None:
+            A *= self.root[:, None]
+        return replace(self, A=A, ready=True)
 
     # ------------------------------------------------------------------------------------------------ products
 
@@ -153,19 +171,24 @@ class Design:
             Y = self._values @ B
         else:
             parts = [_arrays.astype(self.A[rows, :], np.float64) @ B for rows in self.slices(0)]
-            Y = (self.xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]) * (1.0 / self.scale)
+            Y = self.xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
+            if self.ready:
+                return Y
+            Y = Y * (1.0 / self.scale)
         if self.mean is not None:
             Y = Y - (self._shift @ B)[None, :]
         return Y if self.root is None else Y * self.root[:, None]
 
     def adjoint(self, Y: Any) -> Any:
         """``Z^T Y`` (q, t) for few columns Y (n, t)."""
-        if self.root is not None:
+        if self.root is not None and not self.ready:
             Y = Y * self.root[:, None]
         if self.is_sparse:
             B = self._values.T @ Y
         else:
             B = sum(_arrays.astype(self.A[rows, :], np.float64).T @ Y[rows, :] for rows in self.slices(0))
+            if self.ready:
+                return B
             B = B * (1.0 / self.scale)
         if self.mean is not None:
             B = B - self._shift[:, None] * self.xp.sum(Y, axis=0)[None, :]
@@ -203,9 +226,16 @@ def power_of_two(A: Any) -> float:
     """The power of two next to the largest magnitude in A; 1 for zeros, and for sizes whose squares do no harm."""
     values = A.data if _arrays.kind(A) in ("sparse", "device_sparse") else A
     xp = _arrays.namespace(values)
-    if 0 in tuple(values.shape):
+    if 0 in tuple(values.shape) or (isinstance(values, np.ndarray) and _is_ordinary(values)):
         return 1.0
     largest = max(float(xp.max(values)), -float(xp.min(values)))
     if largest == 0.0 or 1e-30 < largest < 1e30:
         return 1.0
     return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
+
+
+def _is_ordinary(values: np.ndarray) -> bool:
+    """Whether the sum of squares, one pass instead of two, tells already that no scale is needed."""
+    flat = values.ravel(order="K")
+    with np.errstate(over="ignore", under="ignore"):
+        return 1e-30 < float(np.dot(flat, flat)) < 1e30

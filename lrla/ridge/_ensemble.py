@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,15 @@ from lrla.ridge._path import (
     coefficients,
     corrected_residuals,
     decompose,
+    left_vectors,
     projections,
     shrunken,
 )
 from lrla.ridge._risk import Curves
-from lrla.sketch import make_sketch
+from lrla.sketch import make_sketch, sketch_all
 
 TARGET_BUDGET = 1 << 27  # residuals (rows x penalties x targets) that are kept at a time
+TOGETHER = 1 << 26  # bytes of all sketches that are made at the same time; more where X takes more
 KEPT = 1 << 25  # numbers of the vectors of a `KeptPath`
 LARGEST = 1e290  # of a penalty inside: beyond it nothing is left to fit anyway
 
@@ -78,8 +81,15 @@ class Problem:
         with np.errstate(over="ignore"):  # callers check what they get
             return lambdas * self.total * self.scale * self.scale
 
-    def design(self, Z: Any) -> Design:
-        """Rows Z, of X or of a sketch of it, centred and weighted."""
+    @cached_property
+    def center(self) -> Any:
+        """Weighted means of the features; None without intercept."""
+        return weighted_means(self.X, self.root, self.total) if self.intercept else None
+
+    def design(self, Z: Any = None) -> Design:
+        """Rows Z of a sketch of X, or X itself where it is None, centred and weighted."""
+        if Z is None:
+            return Design(self.X, self.center, self.root, self.total, self.scale)
         mean = weighted_means(Z, self.root, self.total) if self.intercept else None
         return Design(Z, mean, self.root, self.total, self.scale)
 
@@ -127,6 +137,9 @@ class Ensemble:
     method: str = "auto"
     workers: int = 1
     known: dict[int, tuple[Decomposition, Any]] = field(default_factory=dict)  # and the response in each
+    kept: int = 0  # members whose left singular vectors a sweep leaves for the exact solution
+    bases: dict[int, Any] = field(default_factory=dict)
+    made: dict[int, Design] = field(default_factory=dict)  # designs that will be asked for
 
     @property
     def size(self) -> int:
@@ -145,12 +158,33 @@ class Ensemble:
 
     def design(self, k: int) -> Design:
         op = self.operators[k]
-        return self.problem.design(self.problem.X if op is None else op.right(self.problem.X))
+        if op is None:
+            return self.problem.design()
+        if k not in self.made:
+            self._sketch(k)
+        return self.made.pop(k)
+
+    def _sketch(self, k: int) -> None:
+        """Make the design of a member, and where there is room those of all, which reads X once."""
+        members = list(range(self.size)) if self.together else [k]
+        for j, Z in zip(members, sketch_all(self.problem.X, [self.operators[j] for j in members]), strict=True):
+            self.made[j] = self.problem.design(Z).in_place()
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether the sketches of all members take little memory beside a dense X on the host."""
+        X, n = self.problem.X, self.problem.shape[0]
+        if self.workers > 1 or not isinstance(X, np.ndarray) or any(op is None for op in self.operators):
+            return False
+        return X.itemsize * n * sum(op.n_out for op in self.operators) <= max(TOGETHER, X.nbytes // 2)
 
     def known_of(self, k: int, design: Design | None = None) -> tuple[Decomposition, Any]:
         """The decomposition of a member, and the response in it, (r, T)."""
         if k not in self.known:
-            design = design or self.design(k)
+            if design is None:
+                design = self.design(k)
+                if self.operators[k] is not None and (self.together or not self.made):
+                    self.made[k] = design
             method = "svd" if self.method == "svd" else "eigh"
             found = decompose(design, method, self.problem.intercept)
             self.known[k] = found, projections(design, found, self.member(k).response()[0])
@@ -178,7 +212,20 @@ class Ensemble:
         design = self.design(k)
         found, c = self.known_of(k, design)
         y = self.problem.response()[0][:, targets]
-        return corrected_residuals(design, found, c[:, targets], y, lambdas, criterion, self.problem.intercept)
+        basis = k < self.kept and k not in self.bases
+        swept = corrected_residuals(
+            design, found, c[:, targets], y, lambdas, criterion, self.problem.intercept, basis=basis
+        )
+        if basis:
+            self.bases[k] = swept.basis
+        return swept
+
+    def basis(self, k: int) -> tuple[Any, np.ndarray]:
+        """Left singular vectors (n, r) of a member, and its eigenvalues."""
+        if k not in self.bases:
+            design = self.design(k)
+            self.bases[k] = left_vectors(design, self.known_of(k, design)[0])
+        return self.bases[k], self.known_of(k)[0].e
 
     def predictions(self, k: int, lambdas: np.ndarray, targets: slice, other: Problem) -> Any:
         """Predictions of one member for the rows of another problem at the same scales, (n', L, T)."""
@@ -187,7 +234,7 @@ class Ensemble:
         W = coefficients(design, found, shrunken(c[:, targets], found.shrinkage(lambdas)))
         op = self.operators[k]
         Z = other.X if op is None else op.right(other.X)
-        fitted = replace(design, A=Z, root=None).forward(W)
+        fitted = replace(design, A=Z, root=None, ready=False).forward(W)
         means = self.member(k).response()[1]
         return design.xp.reshape(fitted, (other.shape[0], len(lambdas), -1)) + means[None, None, targets]
 
@@ -271,7 +318,7 @@ class Sweep:
 
 def in_units(problem: Problem, beta: Any, means: Any) -> tuple[Any, np.ndarray]:
     """Coefficients and intercepts of the scaled problem in the units of the data."""
-    center = weighted_means(problem.X, problem.root, problem.total) if problem.intercept else None
+    center = problem.center
     shift = means if center is None else means - (center / problem.scale) @ beta
     return beta * (problem.y_scale / problem.scale), _arrays.to_host(shift * problem.y_scale)
 
@@ -296,7 +343,7 @@ class KeptPath:
         if sum(int(one.V.shape[0]) * int(one.V.shape[1]) for one in found) > KEPT:
             return None
         problem = ensemble.problem
-        center = weighted_means(problem.X, problem.root, problem.total) if problem.intercept else None
+        center = problem.center
         c = tuple(ensemble.known_of(k)[1] for k in range(ensemble.size))
         without_data = replace(problem, X=None, y=None, root=None)
         return cls(tuple(ensemble.operators), tuple(found), c, without_data, center, problem.response()[1])
@@ -345,7 +392,7 @@ class RowEnsemble(Ensemble):
 
     def design(self, k: int) -> Design:
         part = self.member(k)
-        return part.design(part.X)
+        return part.design()
 
     def known_of(self, k: int, design: Design | None = None) -> tuple[Decomposition, Any]:
         found, c = super().known_of(k, design)

@@ -11,7 +11,7 @@ instead, and the leave-one-out residual comes from ``r_i / (1 - h_i)`` with lamb
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from lrla import _arrays
 from lrla.ridge._design import Design
 
 SINGULAR = 1e-10  # of 1 - h: below, a residual without the row itself is not determined by rounded numbers
+NARROW = 1e5  # largest eigenvalue over the least penalty up to which a preconditioner may be stored in float32
 SVD_BELOW = 1e-12  # of the largest eigenvalue: penalties that small want the SVD of Z, whose Gram matrix lost them
 
 
@@ -162,16 +163,20 @@ class Residuals:
     leverage : array of shape (n, L)
     defined : ndarray of shape (L,), bool
         Whether they are determined for every row.
+    basis : array of shape (n, r) or None
+        Left singular vectors of Z, where they were asked for.
     """
 
     values: Any
     leverage: Any
     defined: np.ndarray
+    basis: Any = None
 
 
 def corrected_residuals(
-    design: Design, found: Decomposition, c: Any, y: Any, lambdas: np.ndarray, criterion: str, intercept: bool
-) -> Residuals:
+    design: Design, found: Decomposition, c: Any, y: Any, lambdas: np.ndarray, criterion: str, intercept: bool,
+    basis: bool = False,
+) -> Residuals:  # fmt: skip
     """Residuals divided by ``1 - h_i`` (criterion "loo") or by ``1 - df / n`` ("gcv"), for all penalties.
 
     Parameters
@@ -183,17 +188,20 @@ def corrected_residuals(
         Centred and scaled as Z is.
     lambdas : ndarray of shape (L,)
     criterion : {"loo", "gcv"}
-    intercept : bool
+    intercept, basis : bool
     """
     if found.U is not None:
-        return _from_kernel(design, found, c, y, lambdas, criterion, intercept)
+        swept = _from_kernel(design, found, c, y, lambdas, criterion, intercept)
+        return replace(swept, basis=left_vectors(design, found)) if basis else swept
     xp, (n, _), (L, T) = design.xp, design.shape, (len(lambdas), int(y.shape[1]))
     D = _arrays.from_host(found.shrinkage(lambdas), y)
     path = shrunken(c, found.shrinkage(lambdas))
     base = intercept_leverage(design) if intercept else None
     spread = 1.0 - (found.degrees(lambdas) + intercept) / n
-    values, leverages = [], []
+    values, leverages, vectors = [], [], []
     for rows, P in design.times(found.V):
+        if basis:
+            vectors.append(_normalised(P, design, found))
         residual = y[rows, :][:, None, :] - xp.reshape(P @ path, (-1, L, T))
         leverage = (P * P) @ D / design.total
         leverage = leverage if base is None else leverage + base[rows][:, None]
@@ -203,7 +211,26 @@ def corrected_residuals(
     left = 1.0 - leverage
     if criterion == "gcv":
         left = xp.zeros_like(left) + _arrays.from_host(spread, y)[None, :]
-    return _divide(residual, left, leverage, design)
+    swept = _divide(residual, left, leverage, design)
+    return replace(swept, basis=xp.concat(vectors, axis=0) if len(vectors) > 1 else vectors[0]) if basis else swept
+
+
+def left_vectors(design: Design, found: Decomposition) -> Any:
+    """Left singular vectors of Z, (n, r), for a preconditioner: in float32 where that is exact enough."""
+    if found.U is not None:
+        return _arrays.astype(found.U, _basis_dtype(found))
+    parts = [_normalised(P, design, found) for _, P in design.times(found.V)]
+    return design.xp.concat(parts, axis=0) if len(parts) > 1 else parts[0]
+
+
+def _normalised(P: Any, design: Design, found: Decomposition) -> Any:
+    return _arrays.astype(P * _arrays.from_host(1.0 / np.sqrt(found.e * design.total), P)[None, :], _basis_dtype(found))
+
+
+def _basis_dtype(found: Decomposition) -> np.dtype:
+    """float32 where its rounding is far below the ratio of the least implicit penalty to the largest eigenvalue."""
+    exact_enough = len(found.e) and found.e[-1] < NARROW * float(found.harmonic_mean(np.zeros(1))[0])
+    return np.dtype(np.float32 if exact_enough else np.float64)
 
 
 def _divide(residual: Any, left: Any, leverage: Any, design: Design) -> Residuals:

@@ -17,7 +17,7 @@ from lrla.exceptions import SketchBoundaryWarning
 from lrla.ridge._cost import Shape, automatic_sizes
 from lrla.ridge._ensemble import Ensemble, Problem
 from lrla.ridge._estimator import SKETCHES
-from lrla.ridge._refit import Refit, refit
+from lrla.ridge._refit import Refit, kept_members, refit
 from lrla.ridge._streaming import StreamingRidgeEstimator
 from lrla.ridge._supervised import among_all, positive_rows
 from lrla.ridge._tuning import DEFAULT_PENALTIES, Tuned, grid, tune
@@ -44,15 +44,15 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
         Penalties of the sketched regressions, in the scale of scikit-learn's `Ridge`; zero is allowed, and with sketches
         negative ones above `alpha_min_`.  None: zero, and 40 from 1e-6 to 1e3 times the mean eigenvalue.
     n_components : int or "auto", default="auto"
-        Columns of a sketch, or with sketch="rows" rows of a sample.  "auto" is a fifth of the smaller side of X, from 64
-        to 2048, and is doubled up to twice where the best penalty is the smallest, as long as the sketches cost less than X
-        itself would.
+        Columns of a sketch, or with sketch="rows" rows of a sample.  "auto" is a fifth to a tenth of the smaller side of X,
+        from 64 to 2048: as many as keep the whole fit to about a tenth of what X itself would cost.  Where the best penalty
+        is the smallest they are doubled, up to twice, as long as the fit keeps to that and to four times the first sketches.
     n_estimators : int, default=4
         Members of the ensemble.
     sketch : str or None, default="auto"
-        "auto": "sparse_stack", and with n_components="auto" X itself where that is expected to cost less, from the beginning
-        or in place of a larger sketch (`sketch_` tells); a kind of `make_sketch`, which is taken in any case; "rows": each
-        member sees a sample of the rows, and all features; None: X itself, which is an exact and fast `RidgeCV`.
+        "auto": "sparse_stack", and with n_components="auto" X itself where that takes a few seconds, or less than three
+        times what sketches would (`sketch_` tells); a kind of `make_sketch`, which is taken in any case; "rows": each member
+        sees a sample of the rows, and all features; None: X itself, which is an exact and fast `RidgeCV`.
     nnz : int, default=8
         Nonzero entries in a row of "sparse_stack".
     criterion : {"loo", "gcv"}, default="loo"
@@ -128,7 +128,8 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
     Notes
     -----
     Sketching regularises by itself: `mu_` at alpha zero is the least penalty of plain ridge that the sketches can judge.  If
-    the best one is smaller there is a `SketchBoundaryWarning`; take larger `n_components`, or sketch=None.
+    the best one is smaller there is a `SketchBoundaryWarning`, which tells what larger `n_components`, or sketch=None, would
+    cost.  Large data never end with X itself unasked: a fit that takes ten times as long is worse than a warning.
 
     References
     ----------
@@ -226,8 +227,10 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
             labels = labels[full]
             folds = None if folds is None else [(_among(full, fit), _among(full, judge)) for fit, judge in folds]
         problem = Problem.of(X, y, w, bool(self.fit_intercept))
-        for size in self._sizes(problem, alphas, members):
+        shape = self._shape(problem, alphas, members)
+        for size in self._sizes(shape):
             ensemble = self._ensemble(problem, size, members, self.decomposition)
+            ensemble.kept = kept_members(ensemble) if self.refit == "exact" else 0
             tuned = tune(
                 ensemble, alphas, allow_negative=bool(self.allow_negative), criterion=self.criterion,
                 limit=self.refit == "exact", per_target=bool(self.alpha_per_target), folds=folds,
@@ -236,15 +239,20 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
             if size is None or not tuned.at_boundary:
                 break
         self._commit(tuned, ensemble, size, flat, full)
+        if self.mu_at_boundary_ and size is not None:
+            self._warn_at_boundary(size, shape)
 
-    def _sizes(self, problem: Problem, alphas: np.ndarray | None, members: int) -> list[int | None]:
+    def _shape(self, problem: Problem, alphas: np.ndarray | None, members: int) -> Shape:
+        penalties = DEFAULT_PENALTIES if alphas is None else len(alphas)
+        return Shape.of(problem.X, penalties, int(problem.y.shape[1]), members)
+
+    def _sizes(self, shape: Shape) -> list[int | None]:
         """Sizes of sketches to try, one after the other; None for X itself."""
         kind = self._kind()
         if kind is None or not self._is_automatic():
-            return [self._size(problem.shape)]
-        penalties = DEFAULT_PENALTIES if alphas is None else len(alphas)
-        shape = Shape.of(problem.X, penalties, int(problem.y.shape[1]), members)
-        negative = self.allow_negative if alphas is None else bool(np.any(alphas < 0.0))  # which plain ridge has not
+            return [self._size((shape.n, shape.p))]
+        alphas = self._check_alphas()  # plain ridge has no negative ones
+        negative = self.allow_negative if alphas is None else bool(np.any(alphas < 0.0))
         return automatic_sizes(
             shape, kind, self.nnz, refit=self.refit == "exact", may_be_exact=self.sketch == "auto" and not negative
         )
@@ -274,7 +282,6 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
             self.loo_residuals_ = self._residuals[:, 0] if flat else self._residuals
         if self.store_cv_results:
             self.cv_results_ = self._cv_results(tuned, problem, full)
-        self._warn_at_boundary()
 
     def _refit(self, ensemble: Ensemble, tuned: Tuned) -> Refit:
         exact = refit(ensemble, tuned, self.tol, self.max_iter, self._solver())
@@ -290,13 +297,17 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
         """How the exact solution is found; see `exact_ridge`."""
         return "auto"
 
-    def _warn_at_boundary(self) -> None:
-        if not self.mu_at_boundary_ or self.refit != "exact":
+    def _warn_at_boundary(self, size: int, shape: Shape) -> None:
+        if self.refit != "exact":
             return
+        now = shape.sketched(size, str(self._kind()), self.nnz, True)
+        more, itself = shape.sketched(2 * size, str(self._kind()), self.nnz, True) / now, shape.exact() / now
         warnings.warn(
             f"The smallest penalty was the best: plain ridge with a smaller one than alpha={np.min(self.alpha_):.3g} may "
-            f"predict better than sketches of {self.n_components_} can tell. Take larger n_components, or sketch=None.",
-            SketchBoundaryWarning, stacklevel=6,
+            f"predict better than sketches of {size} can tell. Take larger n_components ({2 * size}: about "
+            f"{more:.2g} times the work), or sketch=None "
+            f"({f'about {itself:.2g} times' if itself < np.inf else 'which may need more memory than there is'}).",
+            SketchBoundaryWarning, stacklevel=5,
         )  # fmt: skip
 
     def _chosen_by(self, tuned: Tuned) -> None:

@@ -43,6 +43,19 @@ def proximal(X, reg, steps=600):
 # ---------------------------------------------------------------------------------------------------- the optimum
 
 
+@pytest.mark.parametrize("below", [0.99, 0.999, 0.9995])
+def test_a_penalty_little_below_that_of_a_column_ends(rng, below):
+    """The column's size would take thousands of sweeps to come to rest: they are foretold."""
+    X = low_rank(rng, 80, 60, 3, 0.5)
+    observed = observed_of(X)
+    largest = float(np.linalg.svd(np.nan_to_num(X), compute_uv=False)[0])
+    settings = Settings(fit_bias=False, center=False, tol=1e-13, max_iter=100)
+    fitted = complete(observed, 5, below * largest, settings)
+    assert fitted.converged
+    assert fitted.U.shape[1] == 1
+    assert abs(fitted.optimality - 1) <= 1e-5
+
+
 def test_fully_observed_it_is_the_soft_thresholded_svd(rng):
     X = low_rank(rng, 40, 30, 4, 1.1)
     P, s, Qt = np.linalg.svd(X, full_matrices=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lrla.completion._als import Settings, complete
-from lrla.completion._automatic import complete_automatically, completion_path, hold_out
+from lrla.completion._automatic import Search, complete_automatically, completion_path, hold_out
 from lrla.completion._half_sweep import half_sweep
 from lrla.completion._observed import Observed
 
@@ -141,8 +141,34 @@ def test_the_path_shows_the_choice(ratings):
     fitted = complete_automatically(ratings[0], Settings())
     tried = fitted.path[~np.isnan(fitted.path["validation_rmse"])]
     best = tried[np.argmin(tried["validation_rmse"])]
+    assert fitted.posterior.validation_rmse == best["validation_rmse"]
+    assert fitted.path[-1]["reg"] == fitted.reg
+
+
+def test_the_path_of_single_penalties_shows_the_choice(ratings, monkeypatch):
+    monkeypatch.setattr(Search, "estimate", lambda search: False)
+    fitted = complete_automatically(ratings[0], Settings())
+    tried = fitted.path[~np.isnan(fitted.path["validation_rmse"])]
+    best = tried[np.argmin(tried["validation_rmse"])]
+    assert fitted.posterior is None
     assert best["reg"] == pytest.approx(fitted.reg)
     assert fitted.path[-1]["reg"] == fitted.reg
+
+
+def test_estimated_penalties_are_left_where_there_is_no_noise():
+    M, rows, columns = exact_problem(200, 150, 3, 4, 3, 0)
+    fitted = complete_automatically(Observed.from_triplets(rows, columns, M[rows, columns], M.shape), Settings())
+    assert fitted.posterior is None
+
+
+def test_estimated_penalties_predict_better_than_the_best_single_one(ratings):
+    """A grid that sees the test set, and an estimate that does not."""
+    estimated = held_out_error(complete(ratings[0], 8, None, Settings()), ratings)
+    grid = [
+        held_out_error(complete(ratings[0], k, reg, Settings()), ratings)
+        for k in (2, 3, 8) for reg in (2.0, 3.0, 4.0, 6.0, 8.0)
+    ]  # fmt: skip
+    assert estimated < min(grid)
 
 
 def test_rank_and_penalty_may_be_given(ratings):

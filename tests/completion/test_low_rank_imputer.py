@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -329,3 +330,46 @@ def test_refused_parameters(params, message, table):
 def test_refused_weights(weight, table):
     with pytest.raises(ValueError, match="sample_weight"):
         LowRankImputer(3).fit(table[1], sample_weight=weight)
+
+
+# ---------------------------------------------------------------------------------------------------- memory
+
+
+def peak(call):
+    """Most memory allocated at a time during a call, in bytes."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_memory_besides_input_and_output_grows_with_the_factors_only(dtype, rng):
+    n, k, sizes = 100, 4, (10_000, 20_000)
+    X = rng.standard_normal((sizes[1], 2)) @ rng.standard_normal((2, n)) + 0.5 * rng.standard_normal((sizes[1], n))
+    X = np.where(rng.random(X.shape) < 0.3, np.nan, X).astype(dtype)
+    grown, more = {}, sizes[1] - sizes[0]
+    imputers = {
+        "asked": LowRankImputer(k, max_iter=2, tol=10.0, random_state=0),
+        "auto": LowRankImputer(max_components=k, max_iter=2, tol=10.0, random_state=0),
+    }
+    for name, imputer in imputers.items():
+        imputer.fit(X[:1000]).transform(X[:1000], return_std=True)  # compiles
+        peaks = [peak(lambda m=m, imputer=imputer: imputer.fit(X[:m])) for m in sizes]
+        grown[name] = (peaks[1] - peaks[0]) / more
+    calls = {
+        "transform": imputer.transform,
+        "std": functools.partial(imputer.transform, return_std=True),
+        "score": imputer.score,
+    }
+    for name, call in calls.items():
+        peaks = [peak(lambda m=m, call=call: call(X[:m])) for m in sizes]
+        grown[name] = (peaks[1] - peaks[0]) / more
+    row, factors = n * np.dtype(dtype).itemsize, 8 * k  # bytes of a row of the table, and of a row of float64 factors
+    assert grown["asked"] <= 4 * factors
+    assert grown["auto"] <= 8 * factors + n / 4  # and hidden entries are bits
+    assert grown["score"] <= 4 * factors
+    assert grown["transform"] <= row + 4 * factors
+    assert grown["std"] <= 2 * row + 4 * factors

@@ -358,6 +358,33 @@ def test_the_held_out_error_is_about_the_error_on_new_entries():
     assert fitted().validation_rmse_ is None
 
 
+def test_estimated_penalties():
+    """Every way in: rank given or not; the attributes say what was estimated."""
+    X, values, rows, columns = ratings()
+    assert automatic().noise_variance_ == pytest.approx(0.64, rel=0.2)  # of make_ratings, and that of rounding
+    assert np.isnan(automatic().optimality_)
+    assert fitted().noise_variance_ is None
+    for k in (12, "auto"):
+        m = MatrixCompletion(k, reg="bayes", random_state=0).fit(X)
+        assert m.score((values, (rows, columns))) > 1.01 * automatic().score((values, (rows, columns)))
+        assert m.reg_ > 0
+        assert (m.validation_rmse_ is None) == (k == 12)
+    m = MatrixCompletion(12, reg="bayes", reg_scaling=0.3, reg_bias=3.0, tol=1e-8, random_state=0).fit(X)
+    assert relative(m.transform(X), m.row_factors_) < 1e-2  # the rows were solved for to cg_tol
+    assert relative(m.fold_in(X)[1], m.row_bias_) < 1e-2
+    assert m._fitted.reg_bias == (3.0, 3.0)
+
+
+def test_estimated_penalties_stay_when_rows_come_later():
+    X, values, rows, columns = ratings()
+    m = MatrixCompletion(12, reg="bayes", tol=1e-7, random_state=0).fit(X)
+    before, reg, k = dense(m), m.reg_, m.n_components_
+    m.partial_fit(X[:3], row_ids=[150, 151, 152])
+    assert (m.reg_, m.n_components_) == (pytest.approx(reg), k)
+    assert relative(dense(m)[150:], before[:3]) < 0.05
+    assert relative(dense(m)[:150], before) < 0.05
+
+
 def test_exact_recovery_with_defaults(seed):
     """Acceptance 2, in small: rank and matrix are found from 2.2 entries for every degree of freedom."""
     X, left, right = make_low_rank_observations(150, 150, rank=4, oversampling=2.2, condition=10.0, random_state=seed)
@@ -474,7 +501,8 @@ def test_a_rank_that_the_entries_do_not_determine():
     ("params", "error", "message"),
     [
         ({"reg": -1.0}, ValueError, "reg must be"),
-        ({"reg": "best"}, TypeError, "reg must be"),
+        ({"reg": "best"}, ValueError, "reg must be one of 'bayes', 'auto'"),
+        ({"reg": [1.0]}, TypeError, "reg must be a number >= 0 or"),
         ({"reg_scaling": 2.0}, ValueError, "reg_scaling must be"),
         ({"reg_bias": -1.0}, ValueError, "reg_bias must be"),
         ({"fit_bias": "yes"}, ValueError, "fit_bias must be one of"),

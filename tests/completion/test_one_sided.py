@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.stats import multivariate_normal
 
 from lrla import OneSidedCompletion, hajek_second_moment
+from lrla.completion import _sparse_table
+from lrla.completion._em import FactorModel
 from lrla.completion._moments import pair_moments
 from lrla.completion._observed import Observed
+from lrla.completion._one_sided_completion import _table
 from lrla.exceptions import NotIdentifiableWarning
 
 
@@ -189,3 +194,23 @@ def test_too_few_pairs_are_said(rng):
     X = sp.csr_array((np.ones(8), (np.arange(8), np.arange(8) % 4)), shape=(8, 4))
     with pytest.warns(NotIdentifiableWarning, match="4 pairs of columns.*rank 2 of 4 columns has 7 degrees"):
         OneSidedCompletion(2).fit(X)
+
+
+def test_memory_besides_the_input_is_that_of_the_factors(rng, monkeypatch):
+    """EM works on blocks of rows: all that it keeps of every row are its factors."""
+    n, k = 40, 2
+    monkeypatch.setattr(_sparse_table, "BLOCK_NUMBERS", 1 << 12)  # so that both sizes have many blocks
+    X, _ = few_entries(rng, 60_000, n, k, 4)
+    observed = Observed.from_csr(X)
+    peaks = []
+    for m in (20_000, 60_000):
+        part = observed.subset(np.arange(observed.nnz) < 4 * m)
+        part = Observed(part.indptr[: m + 1], part.indices, part.values, (m, n))
+        table = _table(part, 1.0)
+        start = FactorModel(np.zeros(n), rng.standard_normal((n, k)), np.ones(n))
+        table.expect(start)  # compiles
+        tracemalloc.start()
+        table.expect(start)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 40_000 <= 3 * 8 * k  # bytes of a row, whose entries alone take 48

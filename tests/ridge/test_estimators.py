@@ -48,34 +48,35 @@ def test_the_boundary_is_told_and_automatic_sketches_grow(rng, monkeypatch):
         fixed = SketchedRidgeCV(n_components=80, random_state=0).fit(X, y)
     assert fixed.mu_at_boundary_
     assert (fixed.n_components_, fixed.sketch_) == (80, "sparse_stack")
-    monkeypatch.setattr("lrla.ridge._cost.Shape.exact", lambda self: np.inf)  # as for much larger data
-    grown = SketchedRidgeCV(random_state=0).fit(X, y)  # no warning
+    grown = SketchedRidgeCV(sketch="sparse_stack", random_state=0).fit(X, y)  # no warning
     assert grown.n_components_ == 320  # 80, doubled twice
     assert grown.sketch_ == "sparse_stack"
     assert grown.mu_.min() < fixed.mu_.min()
     assert not grown.mu_at_boundary_
 
 
-def test_growth_gives_way_to_the_data_themselves(rng, monkeypatch):
+def test_large_data_end_with_a_warning_and_not_with_themselves(rng, monkeypatch):
+    """X itself is taken from the beginning or not at all; the warning tells what more would cost."""
     X, y = data(rng, 400, 1000, noise=0.01)
+    monkeypatch.setattr("lrla.ridge._cost.SMALL", 0.0)
+    monkeypatch.setattr("lrla.ridge._cost.Shape.path", lambda self: 12.5 * self.sketched(40, "sparse_stack", 8, True))
     sizes = []
-    monkeypatch.setattr(
-        "lrla.ridge._sketched_ridge_cv.automatic_sizes", lambda *_, may_be_exact, **__: [80, None][: 1 + may_be_exact]
-    )
     fit_members = SketchedRidgeCV._ensemble
     monkeypatch.setattr(
         SketchedRidgeCV, "_ensemble", lambda self, *args: sizes.append(args[1]) or fit_members(self, *args)
     )
-    auto = SketchedRidgeCV(random_state=0).fit(X, y)  # no warning: the exact path has no boundary
-    assert sizes == [80, None]
-    none = SketchedRidgeCV(sketch=None).fit(X, y)
-    np.testing.assert_array_equal(auto.coef_, none.coef_)
-    assert (auto.sketch_, auto.operators_, auto.mu_at_boundary_) == (None, [], False)
-    with pytest.warns(SketchBoundaryWarning):  # a sketch that was asked for stays
-        named = SketchedRidgeCV(sketch="sparse_stack", random_state=0).fit(X, y)
-    assert (named.sketch_, named.n_components_) == ("sparse_stack", 80)
-    with pytest.warns(SketchBoundaryWarning):  # and so do negative penalties, which plain ridge has not
-        assert SketchedRidgeCV(allow_negative=True, random_state=0).fit(X, y).sketch_ == "sparse_stack"
+    for sketch in ("auto", "sparse_stack"):
+        with pytest.warns(
+            SketchBoundaryWarning, match=r"larger n_components \(\d+: about .* times the work\), or sketch=None"
+        ):
+            model = SketchedRidgeCV(sketch=sketch, random_state=0).fit(X, y)
+        assert model.mu_at_boundary_
+        assert model.sketch_ == "sparse_stack"
+        assert len(sizes) == 1  # nothing is left of the budget
+        assert sizes.pop() == model.n_components_
+    monkeypatch.setattr("lrla.ridge._cost.Shape.exact", lambda self: np.inf)
+    with pytest.warns(SketchBoundaryWarning, match="may need more memory than there is"):
+        SketchedRidgeCV(random_state=0).fit(X, y)
 
 
 def test_small_data_are_their_own_sketch(rng):
