@@ -111,12 +111,13 @@ class Stream:
     def symmetric(
         self, d: int, n: int, *, xp: Any = array_api_compat.numpy, device: Any = None, dtype: str = "float64"
     ) -> Any:
-        """Uniform numbers in (-1, 1), shape (d, n), of 32 bits each: half the time of normal ones.
+        """Uniform numbers in (-1, 1), shape (d, n), of 16 bits each: a quarter of the time of normal ones.
 
-        Entry (j, i) depends on the key, j and i only.
+        Entry (j, i) depends on the key, d, j and i only.
         """
-        words = self.words(d, n, UNIFORM, xp=xp, device=device)
-        return xp.astype((xp.astype(words, xp.float64) + 0.5) / 2.0**31 - 1.0, getattr(xp, dtype), copy=False)
+        words = self.words(-(-d // 2), n, UNIFORM, xp=xp, device=device)
+        halves = xp.concat((words & 0xFFFF, words >> 16), axis=0)[:d, :]
+        return (xp.astype(halves, getattr(xp, dtype)) + 0.5) / 2.0**15 - 1.0
 
     def order(self, n: int, purpose: int, *, xp: Any = array_api_compat.numpy, device: Any = None) -> Any:
         """A random order of range(n), int64: a stable argsort of one 64-bit key for each index."""

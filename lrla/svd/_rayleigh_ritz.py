@@ -43,7 +43,8 @@ def rayleigh_ritz(op: Any, V: Any, k: int, images: Any = None) -> Rows:
     j = min(k, len(s))
     V = rotate((Gt[:j] @ upright).T, V)
     sign = largest_signs(V)[:, None]
-    return rotate(C.T @ F[:, :j] * _arrays.to_host(sign).ravel(), Q), s[:j], V * sign
+    V *= sign
+    return rotate(C.T @ F[:, :j] * _arrays.to_host(sign).ravel(), Q), s[:j], V
 
 
 def _inverse_root(S: np.ndarray) -> np.ndarray:
@@ -105,8 +106,7 @@ def finish(
 
 
 def largest_signs(rows: Any) -> Any:
-    """The sign (1 or -1) of the entry of largest magnitude of every row."""
+    """The sign (1 or -1) of the entry of largest magnitude of every row; 1 where two of either sign are equal."""
     xp = _arrays.namespace(rows)
-    at = xp.argmax(xp.abs(rows), axis=1)
-    largest = rows[xp.arange(rows.shape[0], device=_arrays.device(rows)), at]
-    return xp.where(largest < 0, -xp.ones_like(largest), xp.ones_like(largest))
+    top = xp.max(rows, axis=1)
+    return xp.where(top >= -xp.min(rows, axis=1), xp.ones_like(top), -xp.ones_like(top))
