@@ -100,9 +100,9 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         held out).  First those of the search, then those of the fit to all entries.
     validation_rmse_ : float or None
         Error on the held-out entries of the penalty and the rank that were chosen; None where nothing was held out.
-    optimality_ : float
+    optimality_ : float or None
         Largest singular value of the residual over the penalty.  At 1 (to the tolerance) this is the global optimum of the
-        problem with that penalty, if the rank was not limited by `n_components`; above, it is not.  NaN where penalties were
+        problem with that penalty, if the rank was not limited by `n_components`; above, it is not.  None where penalties were
         estimated: that problem is not convex.
     objective_ : float
         What is minimised, see Notes; the expected sum of squared errors where penalties were estimated.
@@ -336,7 +336,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         self.n_components_ = len(s)
         self.row_bias_, self.column_bias_ = fitted.row_bias, fitted.column_bias
         self.global_mean_ = float(fitted.mean)
-        self.reg_, self.optimality_ = float(fitted.reg), float(fitted.optimality)
+        self.reg_ = float(fitted.reg)
+        self.optimality_ = float(fitted.optimality) if fitted.posterior is None else None
         self.noise_variance_ = None if fitted.posterior is None else float(fitted.posterior.noise)
         self.objective_, self.n_iter_ = float(fitted.objective), int(fitted.n_iter)
         self.path_ = np.empty(len(fitted.path), [(name, fitted.path.dtype[name]) for name in PATH_FIELDS])

@@ -362,7 +362,7 @@ def test_estimated_penalties():
     """Every way in: rank given or not; the attributes say what was estimated."""
     X, values, rows, columns = ratings()
     assert automatic().noise_variance_ == pytest.approx(0.64, rel=0.2)  # of make_ratings, and that of rounding
-    assert np.isnan(automatic().optimality_)
+    assert automatic().optimality_ is None
     assert fitted().noise_variance_ is None
     for k in (12, "auto"):
         m = MatrixCompletion(k, reg="bayes", random_state=0).fit(X)

@@ -58,7 +58,8 @@ def test_the_boundary_is_told_and_automatic_sketches_grow(rng, monkeypatch):
 def test_large_data_end_with_a_warning_and_not_with_themselves(rng, monkeypatch):
     """X itself is taken from the beginning or not at all; the warning tells what more would cost."""
     X, y = data(rng, 400, 1000, noise=0.01)
-    monkeypatch.setattr("lrla.ridge._cost.SMALL", 0.0)
+    for limit in ("SMALL", "EASY"):
+        monkeypatch.setattr(f"lrla.ridge._cost.{limit}", 0.0)
     monkeypatch.setattr("lrla.ridge._cost.Shape.path", lambda self: 12.5 * self.sketched(40, "sparse_stack", 8, True))
     sizes = []
     fit_members = SketchedRidgeCV._ensemble
