@@ -88,6 +88,18 @@ def test_normals_are_normal_and_rows_independent(seed):
     assert np.abs(z).max() <= np.sqrt(2 * np.log(2.0**33))  # the smallest uniform is 2^-33
 
 
+def test_symmetric_numbers_are_uniform_and_equal_in_every_namespace(xp):
+    stream = Stream((3, 4))
+    numbers = stream.symmetric(5, 20_000)
+    assert numbers.shape == (5, 20_000)
+    assert np.abs(numbers).max() < 1.0
+    assert stats.kstest(numbers.ravel(), "uniform", (-1.0, 2.0)).pvalue > 1e-3
+    assert np.abs(np.corrcoef(numbers) - np.eye(5)).max() < 5.0 / np.sqrt(20_000)
+    for dtype in ("float32", "float64"):
+        found = stream.symmetric(5, 20_000, xp=xp.namespace, device=xp.device, dtype=dtype)
+        np.testing.assert_array_equal(xp.to_numpy(found), numbers)
+
+
 def test_members_and_seeds_are_different_streams():
     keys = {Stream.from_seed(seed_sequence(s), member).key for s in range(50) for member in range(50)}
     assert len(keys) == 2500

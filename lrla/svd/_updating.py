@@ -38,6 +38,10 @@ from lrla.linalg._blas_threads import small_blas
 from lrla.svd import _kernels
 
 
+# Ratio of eigenvalues below which the smaller one may be rounding noise.
+ROUNDING = 1e-12
+
+
 @dataclass(frozen=True)
 class Truncation:
     """What is kept of a small SVD.
@@ -188,8 +192,8 @@ def append_rows(s: np.ndarray, C: np.ndarray, rest: Residual, truncation: Trunca
     with small_blas(r + len(C)):
         F, kept, G, lost = _decomposed_row(s, C[0], rest, truncation) if len(C) == 1 else (None,) * 4
         if F is None:
-            small = _leading_of_rows(s, C, rest.Rt) if r == truncation.width else None
-            F, kept, G, lost = _decomposed(_row_matrix(s, C, rest), truncation, small)
+            rows = (s, C, rest.Rt) if r == truncation.width else None
+            F, kept, G, lost = _decomposed(_row_matrix(s, C, rest), truncation, rows)
         F, G = oriented(F, G, r)
         H = rest.times_B(G[r:])
         return RowUpdate(kept, G[:r] - C.T @ H, H, F[:r], F[r:], lost + rest.lost, _noise(rest, H))
@@ -280,11 +284,11 @@ def remove_rows(s: np.ndarray, removed: np.ndarray, truncation: Truncation) -> R
 
 
 def _decomposed(
-    M: np.ndarray, truncation: Truncation, known: tuple[np.ndarray, np.ndarray] | None = None
+    M: np.ndarray, truncation: Truncation, rows: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """F, kept, G and the lost energy of a small matrix; `known` as `_leading_eigenvectors` would return it."""
+    """F, kept, G and the lost energy of a small matrix; `rows` are s, C and R^T where it is that of new rows."""
     if 3 * min(M.shape) >= 5 * truncation.width and not truncation.shrinkage:
-        found = _leading(M, truncation.width, known)
+        found = _leading(M, truncation.width, _leading_of_rows(*rows) if rows else None)
         if found is not None:
             return found
     F, S, Gt = svd(M)
@@ -331,13 +335,14 @@ def _leading_of_rows(s: np.ndarray, C: np.ndarray, Rt: np.ndarray) -> tuple[np.n
     With D = R^T R, diag(s)^2 + C^T C = W diag(a) W^T and Y = C W, the leading space is spanned by [diag(s) W; Y + Z], where
     ``Z diag(a) = D (Y + Z) - Z Y^T Z``: a Riccati equation whose fixed-point iteration contracts by ||D|| / a_r, the
     diagonal of D aside.  None where that bound is above an eighth; below it, the other eigenvalues are smaller than these.
+    None as well where a_r may be rounding noise.
     """
     own = (Rt * Rt).sum(axis=1, keepdims=True)  # diagonal of D
     if not 8.0 * own.max(initial=0.0) < s[-1] ** 2 + np.vdot(C, C):  # which is at least a_r
         return None
     D = Rt @ Rt.T
     a, W = np.linalg.eigh(np.diag(s * s) + C.T @ C)
-    if not 8.0 * np.abs(D).sum(axis=0).max(initial=0.0) < a[0]:
+    if not max(8.0 * np.abs(D).sum(axis=0).max(initial=0.0), ROUNDING * a[-1]) < a[0]:
         return None
     Y = C @ W
     np.fill_diagonal(D, 0.0)

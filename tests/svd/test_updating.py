@@ -265,6 +265,11 @@ def test_rows_with_a_large_residual_are_not_taken_for_small(rng):
     assert _updating._leading_of_rows(s, C, np.eye(100)) is None
 
 
+def test_values_too_small_to_be_squared_are_left_to_the_svd():
+    s, C = np.array([1.0, 1e-9]), np.full((10, 2), 1e-12)
+    assert _updating._leading_of_rows(s, C, np.zeros((10, 10))) is None
+
+
 def test_divide_and_conquer_may_fail(rng, monkeypatch):
     def fail(*args, **kwargs):
         raise np.linalg.LinAlgError("SVD did not converge")
