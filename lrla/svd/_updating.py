@@ -37,7 +37,6 @@ from scipy.linalg import blas, lapack
 from lrla.linalg._blas_threads import small_blas
 from lrla.svd import _kernels
 
-
 # Ratio of eigenvalues below which the smaller one may be rounding noise.
 ROUNDING = 1e-12
 
