@@ -49,6 +49,12 @@ class Settings:
     path_ratio: float = 1.25
     sweeps_per_level: int = 2
 
+    @property
+    def bias_penalties(self) -> tuple[float, float] | None:
+        """`reg_bias` for rows and for columns; None where it is estimated."""
+        given = self.reg_bias
+        return (given, given) if isinstance(given, float) else given
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -159,10 +165,7 @@ class Fit:
 
     def penalty(self, reg: float) -> Penalty:
         """The penalties for a `reg` in the units of the data; those of the offsets as the noise is now, unless they are given."""
-        given = self.settings.reg_bias
-        self.reg_bias = (
-            self.problem.offset_penalties() if given is None else given if isinstance(given, tuple) else (given, given)
-        )
+        self.reg_bias = self.settings.bias_penalties or self.problem.offset_penalties()
         return Penalty(reg / self.problem.scale, self.reg_bias)
 
     def largest_reg(self) -> float:
@@ -215,10 +218,9 @@ class Fit:
 
     def estimate(self, reg: float) -> float:
         """A sweep with estimated penalties, from factors of the penalty `reg` at first; the error on the held-out entries."""
-        given = self.settings.reg_bias
         if self.priors is None or self.factors.spreads is None:
-            pair = None if given is None else given if isinstance(given, tuple) else (given, given)
-            self.priors = _posterior.start(self.problem, self.factors, self.penalty(reg), pair)
+            given = self.settings.bias_penalties
+            self.priors = _posterior.start(self.problem, self.factors, self.penalty(reg), given)
         loss, self.objective = _posterior.sweep(self.problem, self.factors, self.priors)
         self.sweeps += 1
         reg = self.priors.reg * self.problem.scale
