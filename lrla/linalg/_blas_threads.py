@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -58,6 +59,13 @@ class _OneThread:
 
 
 one_blas_thread = _OneThread()
+
+
+@cache
+def openblas_cores() -> frozenset[str]:
+    """The kinds of processor that the loaded copies of OpenBLAS have chosen their kernels for."""
+    libraries = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    return frozenset(str(library.architecture) for library in libraries)
 
 
 def small_blas(order: int) -> AbstractContextManager[None]:

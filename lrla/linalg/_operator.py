@@ -13,7 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from lrla import _arrays
+from lrla.linalg._blas_threads import openblas_cores
 
+# Entries of a float32 array from which on lrla's own products are used: Numba, which they bring, takes 0.2 s to import.
+TILED = 2**23
 BLOCK_BYTES = 1 << 23  # of centred rows at a time, where the mean is too large to be taken off inside the product
 
 
@@ -24,6 +27,7 @@ class Operator(Protocol):
     dtype: np.dtype
     xp: Any
     gram_is_fused: bool  # whether gram(X) takes less time than forward and adjoint
+    own_threads: bool  # whether products run in lrla's threads, which those of BLAS would disturb
 
     def forward(self, X: Any) -> Any: ...
     def adjoint(self, Y: Any) -> Any: ...
@@ -42,7 +46,7 @@ class Transposed:
     def __init__(self, A: Any):
         self.A = A
         self.shape = (A.shape[1], A.shape[0])
-        self.dtype, self.xp = A.dtype, A.xp
+        self.dtype, self.xp, self.own_threads = A.dtype, A.xp, A.own_threads
         self.gram_is_fused = False
 
     def forward(self, X: Any) -> Any:
@@ -79,6 +83,8 @@ class DenseOperator:
         Subtracted from every row; in the namespace and on the device of A.
     """
 
+    own_threads = False
+
     def __init__(self, A: Any, mean: Any = None):
         self.A, self.mean = A, mean
         self.shape = (int(A.shape[0]), int(A.shape[1]))
@@ -99,14 +105,14 @@ class DenseOperator:
         """(b, n) -> (b, m)."""
         if self._blockwise:
             return self.xp.concat([X @ block.T for _, block in self._centered_blocks()], axis=1)
-        Y = _times_transposed(X, self.A)
+        Y = self._multiply(X, self.A.T)
         return Y if self._mu is None else Y - (X @ self._mu)[:, None]
 
     def adjoint(self, Y: Any) -> Any:
         """(b, m) -> (b, n)."""
         if self._blockwise:
             return sum(Y[:, rows] @ block for rows, block in self._centered_blocks())
-        Z = _times(Y, self.A)
+        Z = self._multiply(Y, self.A)
         return Z if self._mu is None else Z - self.xp.sum(Y, axis=1)[:, None] * self._mu[None, :]
 
     def gram(self, X: Any) -> Any:
@@ -114,6 +120,10 @@ class DenseOperator:
         if self._blockwise:
             return sum((X @ block.T) @ block for _, block in self._centered_blocks())
         return self.adjoint(self.forward(X))
+
+    def _multiply(self, X: Any, B: Any) -> Any:
+        """``X B`` for B = A or A^T; a sparse matrix on a device wants to stand on the left."""
+        return X @ B if _arrays.kind(B) != "device_sparse" else (B.T @ X.T).T
 
     def _centered_blocks(self, mean: Any = None, dtype: np.dtype | None = None) -> Any:
         step = max(1, BLOCK_BYTES // (8 * self.shape[1]))
@@ -133,7 +143,7 @@ class DenseOperator:
 
     def astype(self, dtype: Any) -> DenseOperator:
         """The same matrix in another precision; self when nothing changes."""
-        return self if self.dtype == dtype else DenseOperator(_arrays.astype(self.A, dtype), self.mean)
+        return self if self.dtype == dtype else as_operator(_arrays.astype(self.A, dtype), self.mean)
 
     def empty(self, shape: tuple[int, int]) -> Any:
         """An uninitialised array beside A, in its dtype."""
@@ -142,7 +152,7 @@ class DenseOperator:
     @property
     def T(self) -> Any:
         """The transposed operator."""
-        return DenseOperator(self.A.T) if self.mean is None else Transposed(self)
+        return type(self)(self.A.T) if self.mean is None else Transposed(self)
 
     @property
     def squared_norm(self) -> float:
@@ -154,15 +164,6 @@ class DenseOperator:
         with np.errstate(over="ignore", invalid="ignore"):  # callers check what they get
             sums = column_means(self.A) * self.shape[0]
             return max(squared_norm(self.A) + float(self.mean @ (self.shape[0] * self.mean - 2.0 * sums)), 0.0)
-
-
-def _times_transposed(X: Any, A: Any) -> Any:
-    """``X A^T``; a sparse matrix on a device wants to stand on the left."""
-    return X @ A.T if _arrays.kind(A) != "device_sparse" else (A @ X.T).T
-
-
-def _times(Y: Any, A: Any) -> Any:
-    return Y @ A if _arrays.kind(A) != "device_sparse" else (A.T @ Y.T).T
 
 
 def squared_norm(A: Any) -> float:
@@ -185,7 +186,7 @@ class ProductOperator:
     The mean of its rows is only known when the caller gives it.
     """
 
-    gram_is_fused = False
+    gram_is_fused = own_threads = False
 
     def __init__(self, A: Any, mean: np.ndarray | None = None):
         self.A, self.mean = A, mean
@@ -248,7 +249,24 @@ def as_operator(A: Any, mean: np.ndarray | None = None) -> Any:
         from lrla.linalg._sparse import SparseOperator  # brings Numba: only where there is something for it to do
 
         return SparseOperator(A, mean)
-    return ProductOperator(A, mean) if kind == "operator" else DenseOperator(A, mean)
+    if kind == "operator":
+        return ProductOperator(A, mean)
+    if _is_for_tiles(A):
+        from lrla.linalg._tiled import TiledOperator  # Numba once more
+
+        return TiledOperator(A, mean)
+    return DenseOperator(A, mean)
+
+
+def _is_for_tiles(A: Any) -> bool:
+    """Whether lrla's own products of an array with a few vectors are faster than BLAS."""
+    return (
+        isinstance(A, np.ndarray)
+        and A.dtype == np.float32
+        and A.size >= TILED
+        and all(stride > 0 and stride % A.itemsize == 0 for stride in A.strides)
+        and "SkylakeX" in openblas_cores()
+    )
 
 
 def column_means(A: Any) -> Any:

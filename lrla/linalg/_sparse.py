@@ -13,13 +13,12 @@ import scipy.sparse
 from lrla._jit import frozen
 from lrla._threads import share
 from lrla.linalg._kernels import WIDTHS, multiply_panel, recur_panel
+from lrla.linalg._panels import COPY_TILE, copy_transposed
 
 # Bytes that the accumulators of one panel may take; there are fewer blocks of rows where they would take more.
 WORK_BUDGET = 256 * 2**20
 # Blocks of rows, and so threads that a product can use.
 MAX_BLOCKS = 16
-# Rows of a panel that are transposed at a time.
-COPY_TILE = 1024
 CACHE_LINE = 64
 # Numbers in a panel above which a step of a recurrence is shared among threads.
 SHARED = 10**5
@@ -168,7 +167,7 @@ class SparseOperator:
     """
 
     xp = np
-    gram_is_fused = True
+    gram_is_fused = own_threads = True
 
     def __init__(self, A: Any, mean: np.ndarray | None = None):
         flipped = A.format == "csc"
@@ -317,17 +316,9 @@ def _panels(count: int) -> Iterator[tuple[slice, int]]:
 def _fill(panel: np.ndarray, source: np.ndarray) -> None:
     """Write the rows of `source` (b, n) into the columns of a panel with at least n rows; other columns are zero."""
     b, n = source.shape
-    _transpose_into(source, panel)
+    copy_transposed(source, panel[:n, :b])
     panel[:, b:] = 0
     panel[n:] = 0
-
-
-def _transpose_into(source: np.ndarray, panel: np.ndarray) -> None:
-    """panel[j, lane] = source[lane, j], tiles at a time, which stay in cache."""
-    b, n = source.shape
-    for low in range(0, n, COPY_TILE):
-        high = min(low + COPY_TILE, n)
-        panel[low:high, :b] = source[:, low:high].T
 
 
 def _transpose_sum_into(totals: np.ndarray, result: np.ndarray) -> None:

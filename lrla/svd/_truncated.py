@@ -232,7 +232,7 @@ def solve(
         n_iter_done, n_converged = progress.iteration, k if status == "converged" else 0
     else:
         sparse = _arrays.kind(A) == "sparse"
-        with one_blas_thread if sparse else nullcontext():
+        with one_blas_thread if op.own_threads else nullcontext():
             ritz = _krylov_to_tolerance(
                 side, k, v0, stream, tol, block, max_iter, progress, two_sided=method == "krylov2", half_basis=sparse
             )
@@ -313,12 +313,15 @@ class _Fresh:
 
 
 def _block(k: int, kind: str) -> int:
-    """Vectors at a time.  Narrow blocks need fewer products in all, and sparse products come in widths of 8, 16 and 32.
+    """Vectors at a time.  Narrow blocks need fewer products in all, down to what a product is efficient for.
 
-    A dense product takes hardly longer with 48 vectors than with 32, and a block wider than k sees all copies of a value.
+    Sparse products come in widths of 8, 16 and 32.  On a device a wide block costs hardly more than a narrow one, and one
+    wider than k sees all copies of a value.
     """
     if kind in ("sparse", "operator"):
         return 8 if k <= 40 else 16
+    if kind == "host":
+        return 32 if k <= 24 else 48 if k <= 128 else 64
     wide = 8 * -(-(k + 4) // 8)
     return max(32, min(48, 2 * k + 8), wide) if wide <= 128 else 64
 
