@@ -143,7 +143,7 @@ class DenseOperator:
 
     def astype(self, dtype: Any) -> DenseOperator:
         """The same matrix in another precision; self when nothing changes."""
-        return self if self.dtype == dtype else as_operator(_arrays.astype(self.A, dtype), self.mean)
+        return self if self.dtype == dtype else type(self)(_arrays.astype(self.A, dtype), self.mean)
 
     def empty(self, shape: tuple[int, int]) -> Any:
         """An uninitialised array beside A, in its dtype."""
@@ -242,8 +242,11 @@ def gram_matrix(op: Any) -> Any:
     return (G + G.T) / 2.0
 
 
-def as_operator(A: Any, mean: np.ndarray | None = None) -> Any:
-    """The operator ``A - 1 mean^T`` of a checked matrix: dense or sparse, on the host or a device, or a LinearOperator."""
+def as_operator(A: Any, mean: np.ndarray | None = None, *, iterated: bool = False) -> Any:
+    """The operator ``A - 1 mean^T`` of a checked matrix: dense or sparse, on the host or a device, or a LinearOperator.
+
+    With `iterated`, for many products with a few vectors: where lrla has faster ones than BLAS it takes these.
+    """
     kind = _arrays.kind(A)
     if kind == "sparse":
         from lrla.linalg._sparse import SparseOperator  # brings Numba: only where there is something for it to do
@@ -251,7 +254,7 @@ def as_operator(A: Any, mean: np.ndarray | None = None) -> Any:
         return SparseOperator(A, mean)
     if kind == "operator":
         return ProductOperator(A, mean)
-    if _is_for_tiles(A):
+    if iterated and _is_for_tiles(A):
         from lrla.linalg._tiled import TiledOperator  # Numba once more
 
         return TiledOperator(A, mean)

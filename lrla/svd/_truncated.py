@@ -204,10 +204,10 @@ def solve(
     _validation.check_memory(8.0 * sum(A.shape) * k, f"The {k} singular vectors of a matrix of shape {tuple(A.shape)}")
     A, exponent = without_exponent(A)
     mean = None if mean is None else mean * 2.0**-exponent
-    op = as_operator(A, mean)
-    stream = _Fresh(Stream.from_seed(seed), op)
     if method == "auto":
-        method = _choose(A, op, k)
+        method = _choose(A, k)
+    op = as_operator(A, mean, iterated=method in ("krylov", "krylov2"))
+    stream = _Fresh(Stream.from_seed(seed), op)
     side = op if op.shape[0] >= op.shape[1] else op.T
     block = min(_block(k, _arrays.kind(A)) if isinstance(block_size, str) else block_size, side.shape[1])
     status, n_iter_done, n_products, n_converged = "direct", 1, 0, k
@@ -321,18 +321,18 @@ def _block(k: int, kind: str) -> int:
     if kind in ("sparse", "operator"):
         return 8 if k <= 40 else 16
     if kind == "host":
-        return 32 if k <= 24 else 48 if k <= 128 else 64
+        return max(32, min(48, 8 * -(-k // 4))) if k <= 128 else 64
     wide = 8 * -(-(k + 4) // 8)
     return max(32, min(48, 2 * k + 8), wide) if wide <= 128 else 64
 
 
-def _choose(A: Any, op: Any, k: int) -> str:
+def _choose(A: Any, k: int) -> str:
     """The dense decomposition where an iteration would need most of the space anyway."""
-    short = min(op.shape)
+    short = min(A.shape)
     kind = _arrays.kind(A)
     if short > 300 and k + _block(k, kind) < 0.4 * short:
         return "krylov"
-    if kind in ("host", "device") or (kind == "sparse" and op.shape[0] * op.shape[1] <= 10**8):
+    if kind in ("host", "device") or (kind == "sparse" and A.shape[0] * A.shape[1] <= 10**8):
         return "lapack"
     return "krylov2"
 

@@ -88,13 +88,14 @@ def test_they_are_used_where_they_are_faster(rng, monkeypatch):
     monkeypatch.setattr(_operator, "TILED", 1000)
     monkeypatch.setattr(_operator, "openblas_cores", lambda: {"SkylakeX"})
     A = rng.standard_normal((50, 40)).astype(np.float32)
-    assert type(as_operator(A)) is TiledOperator
-    assert type(as_operator(A.T)) is TiledOperator
-    assert type(as_operator(A).T) is TiledOperator
-    for other in (A.astype(np.float64), A[:20], A[::-1], A[:, ::-1]):
-        assert type(as_operator(other)) is DenseOperator
-    monkeypatch.setattr(_operator, "openblas_cores", lambda: {"Haswell"})
+    assert type(as_operator(A, iterated=True)) is TiledOperator
+    assert type(as_operator(A.T, iterated=True)) is TiledOperator
+    assert type(as_operator(A, iterated=True).T) is TiledOperator
     assert type(as_operator(A)) is DenseOperator
+    for other in (A.astype(np.float64), A[:20], A[::-1], A[:, ::-1]):
+        assert type(as_operator(other, iterated=True)) is DenseOperator
+    monkeypatch.setattr(_operator, "openblas_cores", lambda: {"Haswell"})
+    assert type(as_operator(A, iterated=True)) is DenseOperator
 
 
 def test_a_truncated_svd_is_as_good_with_them(rng, monkeypatch):
