@@ -11,8 +11,9 @@ from lrla.linalg._operator import DenseOperator
 from lrla.linalg._panels import copy_transposed
 from lrla.linalg._tile_kernels import REGISTER, ROWS, multiply_tiles
 
-# Columns at a time where the elements of a row are neighbours, and where those of a column are (measured).
-ALONG, ACROSS = 2048, 64
+# Bytes of the panel that meet A at a time: where the elements of a row are neighbours they stay in the second cache, where
+# those of a column are in the first one (measured).
+ALONG, ACROSS = 384 * 2**10, 12 * 2**10
 # Columns after which a sum of float32 numbers begins anew, so that its rounding errors stay those of a short one.
 SEGMENT = 2**14
 
@@ -62,7 +63,8 @@ def _add_product(A: np.ndarray, panel: np.ndarray, first: int, last: int, out: n
     m, n = A.shape
     si, sj = (stride // A.itemsize for stride in A.strides)
     flat = frozen(as_strided(A, (1 + (m - 1) * si + (n - 1) * sj,), (A.itemsize,)))
-    panel, chunk = frozen(panel), ALONG if sj == 1 else ACROSS
+    panel = frozen(panel)
+    chunk = max(1, (ALONG if sj == 1 else ACROSS) // (panel.shape[1] * panel.itemsize))
 
     def work(low: int, high: int) -> None:
         multiply_tiles(flat, si, sj, (low * ROWS, min(high * ROWS, m)), (first, last), chunk, panel, out)
