@@ -1,4 +1,4 @@
-"""One BLAS thread where more do harm, and the two halves of a long product in two threads of our own.
+"""One BLAS thread where more do harm, and the parts of a long product in threads of our own.
 
 BLAS threads wait for each other in busy loops.  Up to some hundred rows a second one saves nothing, and where other work
 keeps the cores busy it costs ten times the time; beside lrla's parallel kernels it slows these by half.
@@ -17,8 +17,9 @@ from threadpoolctl import ThreadpoolController
 
 from lrla._threads import share
 
-# Multiplications above which two halves in two threads take less time than one product (about half a millisecond).
+# Multiplications above which two parts in two threads take less time than one product (about half a millisecond).
 LARGE = 2**24
+MAX_PARTS = 16
 
 
 class _OneThread:
@@ -76,40 +77,41 @@ def small_blas(order: int) -> AbstractContextManager[None]:
 def mix(C: Any, P: Any) -> Any:
     """``C P``, (i, n), for a small matrix C (i, j) and long rows P (j, n).
 
-    Inside `one_blas_thread`, a large product is done in two halves of n, which depend on the shapes only.
+    Inside `one_blas_thread`, a large product is done in parts of n, which depend on the shapes only.
     """
-    if not _in_halves(C, P):
+    parts = _parts(C, P)
+    if len(parts) == 1:
         return C @ P
     result = np.empty((len(C), P.shape[1]), np.result_type(C, P))
 
     def multiply(first: int, last: int) -> None:
-        for half in range(first, last):
-            part = _half(P, half)
+        for part in parts[first:last]:
             np.matmul(C, P[:, part], out=result[:, part])
 
-    share(multiply, 2)
+    share(multiply, len(parts))
     return result
 
 
 def overlap(W: Any, P: Any) -> Any:
-    """``W P^T``, (i, j), for long rows W (i, n) and P (j, n); in halves as in `mix`."""
-    if not _in_halves(W, P):
+    """``W P^T``, (i, j), for long rows W (i, n) and P (j, n); in parts as in `mix`, which are summed in order."""
+    parts = _parts(W, P)
+    if len(parts) == 1:
         return W @ P.T
-    results = np.empty((2, len(W), len(P)), np.result_type(W, P))
+    results = np.empty((len(parts), len(W), len(P)), np.result_type(W, P))
 
     def multiply(first: int, last: int) -> None:
-        for half in range(first, last):
-            part = _half(P, half)
-            np.matmul(W[:, part], P[:, part].T, out=results[half])
+        for i in range(first, last):
+            np.matmul(W[:, parts[i]], P[:, parts[i]].T, out=results[i])
 
-    share(multiply, 2)
-    return results[0] + results[1]
-
-
-def _half(P: Any, half: int) -> slice:
-    middle = P.shape[1] // 2
-    return slice(middle, None) if half else slice(0, middle)
+    share(multiply, len(parts))
+    return np.sum(results, axis=0)
 
 
-def _in_halves(left: Any, P: Any) -> bool:
-    return isinstance(P, np.ndarray) and len(left) * P.size >= LARGE and one_blas_thread.active
+def _parts(left: Any, P: Any) -> list[slice]:
+    """An even number of parts of the long side, of at least LARGE / 2 multiplications each; one where that is no gain."""
+    work = len(left) * P.size if isinstance(P, np.ndarray) and one_blas_thread.active else 0
+    if work < LARGE:
+        return [slice(None)]
+    count = min(2 * (work // LARGE), MAX_PARTS)
+    bounds = [P.shape[1] * part // count for part in range(count + 1)]
+    return [slice(*bounds[part : part + 2]) for part in range(count)]

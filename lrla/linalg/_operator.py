@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lrla import _arrays
+from lrla._threads import parallel_allowed
 from lrla.linalg._blas_threads import openblas_cores
 
 # Entries of a float32 array from which on lrla's own products are used: Numba, which they bring, takes 0.2 s to import.
@@ -262,12 +263,13 @@ def as_operator(A: Any, mean: np.ndarray | None = None, *, iterated: bool = Fals
 
 
 def _is_for_tiles(A: Any) -> bool:
-    """Whether lrla's own products of an array with a few vectors are faster than BLAS."""
+    """Whether lrla's own products of an array with a few vectors are faster than BLAS; that needs its threads."""
     return (
         isinstance(A, np.ndarray)
         and A.dtype == np.float32
         and A.size >= TILED
         and all(stride > 0 and stride % A.itemsize == 0 for stride in A.strides)
+        and parallel_allowed()
         and "SkylakeX" in openblas_cores()
     )
 

@@ -86,6 +86,7 @@ def test_the_number_of_threads_changes_no_bit(rng, monkeypatch):
 def test_they_are_used_where_they_are_faster(rng, monkeypatch):
     """For large float32 arrays in memory, beside an OpenBLAS for processors with AVX-512; elsewhere BLAS does it."""
     monkeypatch.setattr(_operator, "TILED", 1000)
+    monkeypatch.setattr(_operator, "parallel_allowed", lambda: True)
     monkeypatch.setattr(_operator, "openblas_cores", lambda: {"SkylakeX"})
     A = rng.standard_normal((50, 40)).astype(np.float32)
     assert type(as_operator(A, iterated=True)) is TiledOperator
@@ -95,6 +96,9 @@ def test_they_are_used_where_they_are_faster(rng, monkeypatch):
     for other in (A.astype(np.float64), A[:20], A[::-1], A[:, ::-1]):
         assert type(as_operator(other, iterated=True)) is DenseOperator
     monkeypatch.setattr(_operator, "openblas_cores", lambda: {"Haswell"})
+    assert type(as_operator(A, iterated=True)) is DenseOperator
+    monkeypatch.setattr(_operator, "openblas_cores", lambda: {"SkylakeX"})
+    monkeypatch.setattr(_operator, "parallel_allowed", lambda: False)
     assert type(as_operator(A, iterated=True)) is DenseOperator
 
 
