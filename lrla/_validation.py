@@ -60,7 +60,8 @@ def check_real(
 
 
 def check_choice(value: Any, name: str, choices: Sequence[Any]) -> Any:
-    """One of `choices`, or ValueError that lists them."""
+    """One of `choices`, or ValueError that lists them.  NumPy's booleans, which grids of parameters hold, are Python's."""
+    value = bool(value) if isinstance(value, np.bool_) else value
     if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
     return value

@@ -79,6 +79,7 @@ def test_real_numbers_become_float(value):
 def test_check_choice():
     assert validation.check_choice("b", "method", ["a", "b", None]) == "b"
     assert validation.check_choice(None, "method", ["a", "b", None]) is None
+    assert validation.check_choice(np.bool_(True), "center", (True, False)) is True
     for value in ("c", 1, ["a"], np.array(["a", "b"])):
         with pytest.raises(ValueError, match="method must be one of 'a', 'b', None; got"):
             validation.check_choice(value, "method", ["a", "b", None])

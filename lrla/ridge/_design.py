@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from lrla import _arrays
+from lrla.linalg._exponent import exponent_of, is_within, values_of
 from lrla.linalg._operator import as_operator, gram_matrix
 
 BLOCK_BYTES = 1 << 25  # of rows or columns at a time
+HARMLESS = 100  # |log2| of a magnitude whose square is no trouble, also summed up
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Design:
     @cached_property
     def like(self) -> Any:
         """A dense array beside A."""
-        return self.A.data if self.is_sparse else self.A
+        return values_of(self.A)
 
     @cached_property
     def xp(self) -> Any:
@@ -69,6 +71,11 @@ class Design:
     @cached_property
     def _shift(self) -> Any:
         return None if self.mean is None else self.mean * (1.0 / self.scale)
+
+    @cached_property
+    def mean_square(self) -> float:
+        """Squared length of the means that are taken off, divided by the scale as A is."""
+        return 0.0 if self.mean is None else float(self._shift @ self._shift)
 
     def slices(self, axis: int) -> Iterator[slice]:
         """Consecutive parts of the rows (axis 0) or columns (axis 1) whose float64 copies are small."""
@@ -157,7 +164,7 @@ class Design:
             for rows in self.slices(0):
                 yield rows, self.block(rows) @ V
             return
-        step = max(1, BLOCK_BYTES // (8 * int(V.shape[1])))
+        step = max(1, BLOCK_BYTES // (8 * max(1, int(V.shape[1]))))  # nothing is left of constant columns
         shift = None if self.mean is None else self._shift @ V
         for start in range(0, self.shape[0], step):
             rows = slice(start, min(start + step, self.shape[0]))
@@ -224,18 +231,7 @@ def weighted_means(A: Any, root: Any, total: float) -> Any:
 
 def power_of_two(A: Any) -> float:
     """The power of two next to the largest magnitude in A; 1 for zeros, and for sizes whose squares do no harm."""
-    values = A.data if _arrays.kind(A) in ("sparse", "device_sparse") else A
-    xp = _arrays.namespace(values)
-    if 0 in tuple(values.shape) or (isinstance(values, np.ndarray) and _is_ordinary(values)):
+    if is_within(A, -HARMLESS, HARMLESS):
         return 1.0
-    largest = max(float(xp.max(values)), -float(xp.min(values)))
-    if largest == 0.0 or 1e-30 < largest < 1e30:
-        return 1.0
-    return float(2.0 ** np.clip(np.round(np.log2(largest)), -1000, 1000))
-
-
-def _is_ordinary(values: np.ndarray) -> bool:
-    """Whether the sum of squares, one pass instead of two, tells already that no scale is needed."""
-    flat = values.ravel(order="K")
-    with np.errstate(over="ignore", under="ignore"):
-        return 1e-30 < float(np.dot(flat, flat)) < 1e30
+    exponent = exponent_of(A)
+    return 1.0 if abs(exponent) < HARMLESS else 2.0 ** min(max(exponent, -1000), 1000)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lrla import _arrays
 from lrla.linalg._blas_threads import one_blas_thread
+from lrla.linalg._exponent import values_of
 from lrla.ridge._design import Design, power_of_two, weighted_means
 from lrla.ridge._path import (
     SVD_BELOW,
@@ -61,7 +62,7 @@ class Problem:
 
     @classmethod
     def of(cls, X: Any, y: np.ndarray, weights: np.ndarray | None, intercept: bool) -> Problem:
-        like = X.data if _arrays.kind(X) in ("sparse", "device_sparse") else X
+        like = values_of(X)
         y_scale = power_of_two(y)
         root = None if weights is None else _arrays.from_host(np.sqrt(weights), like)
         total = float(X.shape[0]) if weights is None else float(np.sum(weights))
@@ -194,6 +195,14 @@ class Ensemble:
         """The rows that a member sees."""
         return self.problem
 
+    def weight(self, k: int) -> float:
+        """Sum of the weights of the rows that a member sees."""
+        return self.problem.total
+
+    def take(self, rows: np.ndarray) -> Ensemble:
+        """The members fitted to some of the rows, by the same sketches."""
+        return Ensemble(self.problem.take(rows), self.operators, self.method)
+
     def decompositions(self) -> list[Decomposition]:
         return [self.known_of(k)[0] for k in range(self.size)]
 
@@ -272,14 +281,13 @@ class Ensemble:
                 yield from pool.map(task, range(first, min(first + self.workers, self.size)))
 
     def curves_of(self, swept: Sweep) -> Curves:
-        """Risk curves (L, T) in the units of y."""
+        """Risk curves (L, T), in units of y_scale."""
         xp = _arrays.namespace(swept.values)
         squares = xp.sum(self.shares()[:, None, None] * swept.values * swept.values, axis=0)
         ensemble = np.array(_arrays.to_host(squares))
         members = swept.members.copy()
         ensemble[~swept.defined], members[:, ~swept.defined] = np.inf, np.inf
-        unit = self.problem.y_scale**2
-        return Curves(ensemble * unit, members * unit)
+        return Curves(ensemble, members)
 
     def target_groups(self, L: int) -> list[slice]:
         """Targets whose residuals are worth keeping at the same time."""
@@ -303,7 +311,7 @@ class Ensemble:
         beta: Any = 0.0
         for one in self._each(one_of):
             beta = beta + one / self.size
-        return in_units(self.problem, beta, means)
+        return in_units(self.problem, self.problem.center, beta, means)
 
 
 @dataclass(frozen=True)
@@ -316,9 +324,8 @@ class Sweep:
     defined: np.ndarray
 
 
-def in_units(problem: Problem, beta: Any, means: Any) -> tuple[Any, np.ndarray]:
-    """Coefficients and intercepts of the scaled problem in the units of the data."""
-    center = problem.center
+def in_units(problem: Problem, center: Any, beta: Any, means: Any) -> tuple[Any, np.ndarray]:
+    """Coefficients and intercepts of the scaled problem, whose features have the means `center`, in the units of the data."""
     shift = means if center is None else means - (center / problem.scale) @ beta
     return beta * (problem.y_scale / problem.scale), _arrays.to_host(shift * problem.y_scale)
 
@@ -355,9 +362,8 @@ class KeptPath:
         for op, one, c in zip(self.operators, self.found, self.c, strict=True):
             W = one.V @ (c * _arrays.from_host(one.shrinkage(lambdas), c))
             beta = beta + (W if op is None else op.expand(W)) / len(self.found)
-        scale, unit = self.problem.scale, self.problem.y_scale
-        shift = self.means if self.center is None else self.means - (self.center / scale) @ beta
-        return (beta * (unit / scale)).T, shift * unit
+        beta, shift = in_units(self.problem, self.center, beta, self.means)
+        return beta.T, _arrays.from_host(shift, beta)
 
 
 # ---------------------------------------------------------------------------------------------------- rows
@@ -397,6 +403,21 @@ class RowEnsemble(Ensemble):
     def known_of(self, k: int, design: Design | None = None) -> tuple[Decomposition, Any]:
         found, c = super().known_of(k, design)
         return replace(found, size=len(self.samples[k])), c
+
+    def weight(self, k: int) -> float:
+        root = self.problem.root
+        return float(len(self.samples[k]) if root is None else np.sum(_arrays.to_host(root)[self.samples[k]] ** 2))
+
+    def take(self, rows: np.ndarray) -> RowEnsemble:
+        """Every member keeps those rows of its sample that are among the given ones."""
+        place = np.full(self.problem.shape[0], -1)
+        place[rows] = np.arange(len(rows))
+        samples = [place[sample][place[sample] >= 0] for sample in self.samples]
+        if min(map(len, samples)) < 2:
+            raise ValueError(
+                "cv leaves a sample of sketch='rows' with fewer than 2 rows to fit to: take larger n_components, or more folds."
+            )
+        return RowEnsemble(self.problem.take(rows), self.operators, self.method, samples=samples)
 
     def alone(self, k: int) -> Ensemble:
         """A member as an ensemble of its own, on its rows."""

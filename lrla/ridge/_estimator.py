@@ -10,12 +10,13 @@ from sklearn.utils.validation import check_is_fitted
 from lrla import _arrays, _validation
 from lrla._random import seed_sequence
 from lrla._threads import available_threads
+from lrla.linalg._exponent import values_of
 from lrla.ridge._cost import automatic_size
 from lrla.ridge._ensemble import Ensemble, KeptPath, Problem, RowEnsemble, row_sample
 from lrla.ridge._risk import Curves
 from lrla.ridge._supervised import SupervisedEstimator, among_all
 from lrla.ridge._tuning import Tuned
-from lrla.sketch import make_sketch
+from lrla.sketch._make_sketch import LIMITED, build, warn_of
 
 SKETCHES = (
     "sparse_stack", "countsketch", "gaussian", "rademacher", "orthogonal", "srdct", "srht", "uniform", "sparse_iid", "rows",
@@ -29,7 +30,9 @@ class RidgeEstimator(SupervisedEstimator):
     _choices: ClassVar[tuple[str | None, ...]] = SKETCHES
     _curves: Curves
     _flat: bool
-    _residuals: Any
+    _residuals: Any  # of the rows of positive weight
+    _rows: np.ndarray | None  # which these are among all; None for all
+    _weights: np.ndarray | None
     _path: KeptPath | None
 
     # ------------------------------------------------------------------------------------------------ parameters
@@ -74,7 +77,10 @@ class RidgeEstimator(SupervisedEstimator):
             return _validation.check_integer(
                 self.n_components, "n_components", 2, shape[0], hint=" With sketch='rows' it is a number of rows of X."
             )
-        return int(self.n_components)
+        most = {"srht": 1 << (shape[1] - 1).bit_length()}.get(str(kind), shape[1]) if kind in LIMITED else None
+        return _validation.check_integer(
+            self.n_components, "n_components", 1, most, hint=f" sketch={kind!r} has no more columns for this X."
+        )
 
     def _ensemble(self, problem: Problem, size: int | None, members: int, method: str = "auto") -> Ensemble:
         if size is None:
@@ -91,22 +97,27 @@ class RidgeEstimator(SupervisedEstimator):
         return Ensemble(problem, self._operators(p, size, members, seed, problem.X), method, self._workers())
 
     def _operators(self, p: int, size: int, members: int, seed: Any, X: Any) -> list[Any]:
-        dtype = _arrays.real_dtype(X.data if _arrays.kind(X) in ("sparse", "device_sparse") else X)
-        options: dict[str, Any] = {"kind": self._kind(), "nnz": self.nnz, "random_state": seed, "dtype": dtype}
-        return [make_sketch(p, size, member=k, **options) for k in range(members)]
+        dtype = _arrays.real_dtype(values_of(X))
+        ops = [build(p, size, self._kind(), self.nnz, None, True, seed, k, dtype) for k in range(members)]
+        warn_of(ops[0], "n_components", "n_features")
+        return ops
 
     # ------------------------------------------------------------------------------------------------ commit
 
     def _store(self, tuned: Tuned, ensemble: Ensemble, size: int | None, flat: bool, full: np.ndarray | None) -> None:
         """Fitted attributes that a choice of the penalty leaves; `full` tells rows of positive weight among all."""
         problem = ensemble.problem
-        unit = problem.scale**2
+        unit = problem.scale * problem.scale
         self.n_components_ = problem.shape[1] if size is None else size
         self.sketch_ = None if size is None else self._kind()
         self.operators_ = [] if ensemble.operators[0] is None else list(ensemble.operators)
-        self.eigenvalues_ = stacked([one.e * unit for one in ensemble.decompositions()])
-        self._store_curves(tuned, tuned.mu * unit, flat)
-        self._residuals = among_all(tuned.residual * problem.y_scale, full)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.eigenvalues_, mu = stacked([one.e * unit for one in ensemble.decompositions()]), tuned.mu * unit
+        if not np.all(np.isfinite(self.eigenvalues_)):
+            raise ValueError("X is too large for its squares to be numbers: rescale X.")
+        self._store_curves(tuned, mu, flat)
+        self._residuals, self._rows = tuned.residual * problem.y_scale, full
+        self._weights = None if problem.root is None else _arrays.to_host(problem.root) ** 2
         self._path = KeptPath.of(ensemble)
 
     def _store_curves(self, tuned: Tuned, mu: np.ndarray, flat: bool) -> None:
@@ -122,9 +133,18 @@ class RidgeEstimator(SupervisedEstimator):
     def _shown(self, curve: np.ndarray) -> Any:
         return curve[:, 0].copy() if self._flat else curve
 
+    def _residuals_of_all(self) -> Any:
+        """Leave-one-out residuals as `loo_residuals_` has them: zero for rows of weight zero."""
+        residuals = among_all(self._residuals, self._rows)
+        return residuals[:, 0] if self._flat else residuals
+
     def _set_coef(self, beta: Any, intercept: np.ndarray, dtype: Any) -> None:
         """`coef_` (p,) or (T, p) in the dtype of X, and `intercept_`, a number or (T,)."""
-        coef = _arrays.astype(beta, dtype).T
+        with np.errstate(over="ignore"):
+            coef = _arrays.astype(beta, dtype).T
+        xp = _arrays.namespace(coef)
+        if not bool(xp.all(xp.isfinite(coef))):
+            raise ValueError(f"The coefficients are too large for {np.dtype(dtype).name}: rescale X or y.")
         self.coef_ = coef[0, :] if self._flat else coef
         if isinstance(self.coef_, np.ndarray):
             self.coef_ = np.ascontiguousarray(self.coef_)
@@ -164,8 +184,8 @@ class RidgeEstimator(SupervisedEstimator):
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[Any, Any]:
         """Intervals that hold a new response with a given probability.
 
-        Quantiles of the leave-one-out residuals are added to the predictions; they assume that new rows come from where
-        the rows of `fit` came from.
+        Quantiles of the leave-one-out residuals, weighted as the rows are, are added to the predictions; they assume that
+        new rows come from where the rows of `fit` came from.
 
         Parameters
         ----------
@@ -186,7 +206,8 @@ class RidgeEstimator(SupervisedEstimator):
         if self._residuals is None:
             raise AttributeError("After partial_fit there are no residuals for intervals: use fit.")
         tail = (1.0 - coverage) / 2.0
-        ends = np.quantile(_arrays.to_host(self._residuals), [tail, 1.0 - tail], axis=0)
+        residuals = _arrays.to_host(self._residuals)
+        ends = np.quantile(residuals, [tail, 1.0 - tail], axis=0, weights=self._weights, method="inverted_cdf")
         if self._flat:
             return predicted + float(ends[0, 0]), predicted + float(ends[1, 0])
         low, high = (_arrays.astype(_arrays.from_host(end, predicted), _arrays.real_dtype(predicted)) for end in ends)

@@ -95,7 +95,10 @@ def exact_ridge(
         Of the iteration.
     method : {"auto", "direct", "cg", "sketched cg"}
     """
-    mu = np.maximum(mu, SMALLEST * known.top if known.top > 0.0 else 1.0)
+    if known.top == 0.0:  # nothing varies, or no more than rounding makes it
+        beta = design.xp.zeros((design.shape[1], len(mu)), dtype=design.xp.float64, device=_arrays.device(y))
+        return ExactSolution(beta, y, 0, np.zeros(len(mu)), True, "direct")
+    mu = np.maximum(mu, SMALLEST * known.top)
     if method == "auto":
         method = _choose(Shape.of(design.A, 1, len(mu), known.members), float(mu.min()), known, tol)
     if method == "direct":

@@ -15,10 +15,11 @@ import numpy as np
 
 from lrla import _arrays, _validation
 from lrla._random import Stream, seed_sequence
+from lrla.linalg._exponent import values_of
 from lrla.ridge._preconditioned import precondition, rows_of, sketch_of
 from lrla.ridge._sweeps import System, column_norms
 from lrla.sketch import make_sketch
-from lrla.sketch._sampling import bernoulli, capped_probabilities
+from lrla.sketch._sampling import bernoulli, capped_probabilities, check_probabilities
 
 BLOCK_NUMBERS = 1 << 18  # of products of rows with M at a time
 MEMBERS = {"sketch": 0, "projection": 1, "sample": 2}  # streams of one seed, so that none depends on another
@@ -163,7 +164,7 @@ def sample_rows(A: Any, n_samples: int, probabilities: Any = "uniform", random_s
     m = A.shape[0]
     n_samples = _validation.check_integer(n_samples, "n_samples", 1, m, hint=f" A has {m} rows.")
     seed = seed_sequence(random_state)
-    like = A.data if _arrays.kind(A) in ("sparse", "device_sparse") else A
+    like = values_of(A)
     q = sampling_weights(A, probabilities, seed, like)
     p = capped_probabilities(q, n_samples)
     indices = bernoulli(p, Stream.from_seed(seed, MEMBERS["sample"]))
@@ -182,7 +183,4 @@ def sampling_weights(A: Any, probabilities: Any, seed: np.random.SeedSequence, l
                 f"A is zero, so its rows have no leverage; take probabilities='uniform', not {probabilities!r}."
             )
         return scores if probabilities == "leverage" else np.sqrt(scores)
-    q = _validation.check_vector(probabilities, A.shape[0], "probabilities", like)
-    if q.min() < 0.0 or q.max() == 0.0:
-        raise ValueError(f"probabilities must be >= 0 and not all zero; found {q.min():.3g} to {q.max():.3g}.")
-    return q
+    return check_probabilities(probabilities, A.shape[0], like)

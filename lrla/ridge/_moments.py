@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 
 from lrla import _arrays
-from lrla.ridge._path import Decomposition
+from lrla.ridge._path import Decomposition, is_constant
 from lrla.ridge._risk import Curves, best, implicit_penalty, relative_error
 from lrla.ridge._tuning import Tuned, lowest
 
@@ -86,6 +86,7 @@ class Moments:
             part = slice(first, first + width)
             e, V = scipy.linalg.eigh(self.M[part, part] / self.total, driver="evd", check_finite=False)
             kept = e > max(self.rows, width) * _arrays.eps(np.float64) * e.max(initial=0.0)
+            kept &= not is_constant(e, float(self.z[part] @ self.z[part]), self.rows, self.M.dtype)
             found.append(Decomposition(e[kept], V[:, kept], None, None, width))
         return found
 

@@ -11,6 +11,7 @@ instead, and the leave-one-out residual comes from ``r_i / (1 - h_i)`` with lamb
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,20 +73,30 @@ class Decomposition:
 def decompose(design: Design, method: str, intercept: bool) -> Decomposition:
     """Decompose Z by the smaller of its two Gram matrices (method "eigh"), or by its SVD ("svd")."""
     n, q = design.shape
-    by_features = q <= n
+    by_features, cut = q <= n, max(n, q) * _arrays.eps(np.float64)
     if method == "svd":
         U, s, V = _svd(design.dense())
-        e, cut = s * s / design.total, (max(n, q) * _arrays.eps(np.float64)) ** 2
+        e = s * s / design.total
+        cut = cut * cut * e.max(initial=0.0)
     else:
         e, Q = _eigh(design.gram() if by_features else design.kernel())
-        cut = max(n, q) * _arrays.eps(np.float64)
         U, V = (None, Q) if by_features else (Q, None)
-    kept = np.flatnonzero(e > cut * e.max(initial=0.0))
+        # the means of sparse data are taken off its Gram matrix, and leave the rounding errors of what they were part of
+        cut = cut * (e.max(initial=0.0) + (design.mean_square if design.is_sparse else 0.0))
+    if is_constant(e, design.mean_square, n, _arrays.real_dtype(design.like)):
+        cut = np.inf
+    kept = np.flatnonzero(e > cut)
     e, first = e[kept], int(kept[0]) if len(kept) else len(e)
     if by_features:  # eigenvalues ascend, so what is kept are the last ones
         return Decomposition(e, V[:, first:], None, None, q)
     U = U[:, first:]
     return Decomposition(e, None, U, _empty(U, design, intercept), q)
+
+
+def is_constant(e: np.ndarray, mean_square: float, n: int, dtype: Any) -> bool:
+    """Whether the eigenvalues of n centred rows of a dtype are what rounding leaves of columns that do not vary."""
+    error = 8.0 * (_arrays.eps(dtype) + math.sqrt(n) * _arrays.eps(np.float64))
+    return bool(e.max(initial=0.0) <= error * error * mean_square)
 
 
 def _eigh(G: Any) -> tuple[np.ndarray, Any]:

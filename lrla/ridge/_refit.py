@@ -79,4 +79,6 @@ def refit(ensemble: Ensemble, tuned: Tuned, tol: float, max_iter: int, method: s
     residual = solution.left / xp.where(xp.abs(left) > SINGULAR, left, xp.ones_like(left))
     residual = residual if problem.root is None else residual / problem.root[:, None]
     squares = _arrays.to_host(xp.sum(ensemble.shares()[:, None] * residual * residual, axis=0))
-    return Refit(*in_units(problem, solution.beta, means), residual, squares * problem.y_scale**2, solution)
+    return Refit(
+        *in_units(problem, problem.center, solution.beta, means), residual, squares * problem.y_scale**2, solution
+    )

@@ -55,6 +55,11 @@ class Curves:
             risk = limit + (single - limit) / n_estimators
         return np.where(np.isfinite(self.ensemble) & np.isfinite(single), risk, np.inf)
 
+    def times(self, unit: float) -> Curves:
+        """In other units."""
+        with np.errstate(over="ignore"):  # a risk that is no number is as bad as infinite
+            return replace(self, ensemble=self.ensemble * unit, members=self.members * unit)
+
     def anchored(self, index: np.ndarray, known: np.ndarray) -> Curves:
         """The same with the limit for penalty index[t] and target t, `known` (T,), taken for granted.
 

@@ -120,10 +120,9 @@ class SketchedRidge(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator):
     @property
     def loo_residuals_(self) -> Any:
         """Leave-one-out residuals of the ensemble."""
-        residuals = vars(self).get("_residuals")
-        if residuals is None:
+        if vars(self).get("_residuals") is None:
             raise AttributeError("loo_residuals_ exist after fit only.")
-        return residuals[:, 0] if self._flat else residuals
+        return self._residuals_of_all()
 
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SketchedRidge:

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 
 from lrla import _arrays
 from lrla._estimator import all_or_nothing
-from lrla.ridge._sketched_ridge_cv import SketchedRidgeCV
+from lrla.ridge._sketched_ridge_cv import SketchedRidgeCV, scorer_weights
 from lrla.ridge._supervised import as_host_vector, check_lengths
 
 
@@ -135,12 +135,12 @@ operators_, n_iter_, n_components_, n_features_in_ : see `SketchedRidgeCV`
         self._fit(X, Y, False, w, y)
         return self
 
-    def _score_of(self, labels: np.ndarray) -> Any:
+    def _score_of(self, labels: np.ndarray, weights: np.ndarray | None) -> Any:
         if self.scoring is None:
             return None
-        known = _Known(self._coder)
+        known, told = _Known(self._coder), scorer_weights(weights)
         scorer = check_scoring(known, scoring=self.scoring)
-        return lambda predicted, truth: scorer(known, predicted, labels)
+        return lambda predicted, truth: scorer(known, predicted, labels, **told)
 
     def decision_function(self, X: Any) -> Any:
         """Predict the coded labels.

@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from lrla import _arrays, _validation
 from lrla._estimator import all_or_nothing
 from lrla.exceptions import SketchBoundaryWarning
+from lrla.linalg._exponent import values_of
 from lrla.ridge._cost import Shape, automatic_sizes
 from lrla.ridge._ensemble import Ensemble, Problem
 from lrla.ridge._estimator import SKETCHES
@@ -65,9 +66,11 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
     alpha_per_target : bool, default=False
         A penalty for each target.
     scoring : str, callable or None, default=None
-        Choose by a score of the ensemble's predictions for rows left out, instead of by the risk.
+        Choose by a score of the ensemble's predictions for rows left out, instead of by the risk.  A scorer is given the
+        sample weights, if there are any.
     cv : int, splitter, iterable or None, default=None
-        Leave out the rows of folds instead of single rows, each row once: where rows are grouped or depend on time.
+        Leave out the rows of folds instead of single rows, each row once: where rows are grouped or depend on time.  A score
+        is that of all rows together, and not a mean over folds.
     fit_intercept : bool, default=True
     store_cv_results : bool, default=False
         Keep `cv_results_`.
@@ -95,7 +98,8 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
         The entry of `alphas_` that was chosen.
     alphas_ : ndarray of shape (n_alphas,)
     mu_ : ndarray of shape (n_alphas,)
-        Penalty per unit of weight at which plain ridge does what the sketches do; ``alpha_ = n_samples * mu_`` at the choice.
+        Penalty per unit of weight at which plain ridge does what the sketches do: ``alpha_`` is that at the choice times the
+        sum of the weights, n_samples without any.
     risk_ensemble_, risk_single_, risk_ridge_ : ndarray of shape (n_alphas,) or (n_alphas, n_targets)
         Estimated mean squared error on new rows: of this ensemble, of a single member, and of plain ridge at `mu_`.  With
         refit="exact" and leave-one-out, the last one is corrected by what the exact solution shows at the choice.
@@ -221,7 +225,8 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
         folds = None
         if self.cv is not None:
             splitter = check_cv(self.cv, labels, classifier=_is_classifier(self))
-            folds = list(splitter.split(np.zeros(len(y)), labels))
+            split = splitter.split(np.zeros(len(y)), labels)
+            folds = [(_as_numbers(fit, len(y)), _as_numbers(judge, len(y))) for fit, judge in split]
         X, y, w, full = positive_rows(X, y, w)
         if full is not None:
             labels = labels[full]
@@ -234,7 +239,7 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
             tuned = tune(
                 ensemble, alphas, allow_negative=bool(self.allow_negative), criterion=self.criterion,
                 limit=self.refit == "exact", per_target=bool(self.alpha_per_target), folds=folds,
-                score=self._score_of(labels), plain=size is None, keep=bool(self.store_cv_results),
+                score=self._score_of(labels, w), plain=size is None, keep=bool(self.store_cv_results),
             )  # fmt: skip
             if size is None or not tuned.at_boundary:
                 break
@@ -266,20 +271,18 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
             tuned = tuned.anchored(exact.risk, score=self.scoring is None)
         self._store(tuned, ensemble, size, flat, full)
         self._chosen_by(tuned)
-        dtype = _arrays.real_dtype(
-            problem.X.data if _arrays.kind(problem.X) in ("sparse", "device_sparse") else problem.X
-        )
+        dtype = _arrays.real_dtype(values_of(problem.X))
         self.n_iter_ = 1
         if exact is not None:
             self.n_iter_ = max(1, exact.solution.n_iter)
             self._set_coef(exact.beta, exact.intercept, dtype)
-            self._residuals = among_all(exact.residual * problem.y_scale, full)
+            self._residuals = exact.residual * problem.y_scale
             self.alpha_ = self._per_target(problem.alphas(tuned.mu[tuned.index]))
         else:
             chosen = tuned.lambdas[tuned.index]
             self._set_coef(*ensemble.coef(chosen if self.alpha_per_target else chosen[:1]), dtype)
         if self.store_residuals:
-            self.loo_residuals_ = self._residuals[:, 0] if flat else self._residuals
+            self.loo_residuals_ = self._residuals_of_all()
         if self.store_cv_results:
             self.cv_results_ = self._cv_results(tuned, problem, full)
 
@@ -349,16 +352,19 @@ class SketchedRidgeCV(MultiOutputMixin, RegressorMixin, StreamingRidgeEstimator)
     def _check_alphas(self) -> np.ndarray | None:
         if self.alphas is None:
             return None
-        alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
+        try:
+            alphas = np.atleast_1d(np.asarray(self.alphas, dtype=np.float64))
+        except (TypeError, ValueError):
+            alphas = np.empty(0)
         if alphas.ndim != 1 or not len(alphas) or not np.all(np.isfinite(alphas)):
             raise ValueError(f"alphas must be finite numbers of shape (n_alphas,); got {self.alphas!r}.")
         return alphas
 
-    def _score_of(self, labels: np.ndarray) -> Any:
+    def _score_of(self, labels: np.ndarray, weights: np.ndarray | None) -> Any:
         if self.scoring is None:
             return None
-        scorer = check_scoring(_Identity(), scoring=self.scoring)
-        return lambda predicted, truth: scorer(_Identity(), predicted, truth)
+        scorer, known = check_scoring(_Identity(), scoring=self.scoring), scorer_weights(weights)
+        return lambda predicted, truth: scorer(_Identity(), predicted, truth, **known)
 
     @available_if(_streamable)
     @all_or_nothing
@@ -415,9 +421,23 @@ class _Identity(RegressorMixin, BaseEstimator):
         return X
 
 
+def scorer_weights(weights: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What a scorer is told of the weights of the rows, as RidgeCV does."""
+    return {} if weights is None else {"sample_weight": weights}
+
+
+def _as_numbers(rows: Any, n: int) -> np.ndarray:
+    """Row numbers in [0, n), also from a mask, and from negative ones that count from the end."""
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n,):
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or (len(rows) and (rows.dtype.kind not in "iu" or rows.min() < -n or rows.max() >= n)):
+        raise ValueError(f"cv must give numbers of rows below {n}, or masks of that length; got {rows!r}.")
+    return rows.astype(np.int64) % n
+
+
 def _among(full: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Numbers of some rows among those of positive weight, without the others."""
-    rows = np.asarray(rows)
     return (np.cumsum(full) - 1)[rows[full[rows]]]
 
 

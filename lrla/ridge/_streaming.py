@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lrla import _arrays, _validation
 from lrla._random import seed_sequence
+from lrla.linalg._exponent import values_of
+from lrla.ridge._design import power_of_two
+from lrla.ridge._ensemble import LARGEST
 from lrla.ridge._estimator import RidgeEstimator, stacked
 from lrla.ridge._moments import WIDEST, Moments, tune_moments
 from lrla.sketch import sketch_all
@@ -22,6 +26,8 @@ class StreamingRidgeEstimator(RidgeEstimator):
 
     _moments: Moments
     n_samples_seen_: int
+    _units: tuple[float, float]  # powers of two that X and y are divided by before they are summed up
+    _centred: bool  # whether means are taken off the rows seen
 
     def _stream(self, X: Any, y: Any, sample_weight: Any, alphas: np.ndarray | None, members: int, grid: Any) -> None:
         """Add the rows of a batch, and set the fitted attributes from all rows seen."""
@@ -34,33 +40,48 @@ class StreamingRidgeEstimator(RidgeEstimator):
         X = self._check_X(
             X, reset=fresh, like=None if first else getattr(self, "coef_", None), method="partial_fit"
         )  # fmt: skip
+        X = self._cast(X)
         y, flat = self._check_response(X, y)
         w = self._check_weights(X, sample_weight, positive=1)
         if first:
             self._operators_of_stream(X, members)
+            self._centred = bool(self.fit_intercept)
+        elif self._centred != bool(self.fit_intercept):
+            raise ValueError(
+                f"fit_intercept was {self._centred} for the rows seen before, and sums of centred and other rows do not add up: "
+                "set it back, or start with a clone."
+            )
         elif flat != self._flat or y.shape[1] != len(self._moments.y):
             raise ValueError(
                 f"y has {y.shape[1]} target(s), but the rows seen before had {len(self._moments.y)}; pass the same targets."
             )
-        like = X.data if _arrays.kind(X) in ("sparse", "device_sparse") else X
+        like = values_of(X)
+        if first:
+            self._units = power_of_two(X), power_of_two(y)
+        X, y = map(_divided, (X, y), self._units)
         Z = self._sketched_rows(X)
-        batch = Moments.of(
-            _arrays.astype(Z, np.float64), _arrays.from_host(y, like),
-            None if w is None else _arrays.from_host(w, like), bool(self.fit_intercept),
-        )  # fmt: skip
-        if not np.all(np.isfinite(batch.M)):
-            raise ValueError("X is too large for its squares to be numbers: rescale X.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            batch = Moments.of(
+                _arrays.astype(Z, np.float64), _arrays.from_host(y, like),
+                None if w is None else _arrays.from_host(w, like), bool(self.fit_intercept),
+            )  # fmt: skip
+        if not (np.all(np.isfinite(batch.M)) and np.all(np.isfinite(batch.s))):
+            raise ValueError("X or y is too large for its squares to be numbers, or for the first batch: rescale it.")
         self._flat = flat
         self._moments = batch if first else self._moments.merge(batch, bool(self.fit_intercept))
         self.n_samples_seen_ = int(X.shape[0]) + (0 if first else self.n_samples_seen_)
         self._from_moments(alphas, grid, like)
+
+    def _cast(self, X: Any) -> Any:
+        """X in the type that the estimator was asked to compute in."""
+        return X
 
     def _operators_of_stream(self, X: Any, members: int) -> None:
         p = int(X.shape[1])
         kind = self._kind()
         if kind == "rows":
             raise ValueError("sketch='rows' needs all rows at once: use fit, or another sketch.")
-        q: int | None = None if kind is None else self.n_components
+        q = None if kind is None or self._is_automatic() else self._size((p, p))
         if kind is not None and self._is_automatic():
             q = min(STREAMED, max(64, math.ceil(p / 5)), WIDEST // members)
             q = None if q >= p else q
@@ -83,9 +104,18 @@ class StreamingRidgeEstimator(RidgeEstimator):
         """Everything fitted, from the cross-products."""
         seen = self._moments
         found = seen.decompose(self.n_components_)
-        tuned = tune_moments(seen, found, alphas, bool(self.fit_intercept), self.operators_, grid)
-        self.eigenvalues_ = stacked([one.e for one in found])
-        self._store_curves(tuned, tuned.mu, self._flat)
+        unit, unit_y = self._units
+        with np.errstate(over="ignore"):
+            alphas = None if alphas is None else np.clip(alphas / unit / unit, -LARGEST, LARGEST)
+            tuned = tune_moments(seen, found, alphas, bool(self.fit_intercept), self.operators_, grid)
+            self.eigenvalues_, mu = (v * unit * unit for v in (stacked([one.e for one in found]), tuned.mu))
+            tuned = replace(
+                tuned, alphas=tuned.alphas * unit * unit, lowest=tuned.lowest * unit * unit,
+                curves=tuned.curves.times(unit_y * unit_y), score=tuned.score * unit_y * unit_y,
+            )  # fmt: skip
+        if not (np.all(np.isfinite(self.eigenvalues_)) and np.all(np.isfinite(tuned.alphas))):
+            raise ValueError("X is too large for its squares to be numbers: rescale X.")
+        self._store_curves(tuned, mu, self._flat)
         chosen = tuned.lambdas[tuned.index[:1]]
         W = seen.coefficients(found, chosen)[:, 0, :]
         width, K = self.n_components_, len(found)
@@ -94,6 +124,14 @@ class StreamingRidgeEstimator(RidgeEstimator):
             part if op is None else op.expand(part) for part, op in zip(parts, self.operators_ or [None], strict=True)
         )
         intercept = seen.y - (seen.z @ W) / K if self.fit_intercept else np.zeros(len(seen.y))
-        self._set_coef(beta / K, intercept, _arrays.real_dtype(like))
+        self._set_coef(beta * (unit_y / unit / K), intercept * unit_y, _arrays.real_dtype(like))
         self._path, self._residuals = None, None
         self._chosen_by(tuned)
+
+
+def _divided(A: Any, unit: float) -> Any:
+    """A by a power of two; in float64, since its inverse may be no number of a smaller type."""
+    if unit == 1.0:
+        return A
+    sparse = _arrays.kind(A) in ("sparse", "device_sparse")
+    return (A.astype("float64") if sparse else _arrays.astype(A, np.float64)) * (1.0 / unit)

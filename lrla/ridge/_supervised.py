@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_array, check_consistent_length
 
 from lrla import _arrays, _validation
 from lrla._estimator import Estimator
+from lrla.linalg._exponent import values_of
 
 
 class SupervisedEstimator(Estimator):
@@ -40,8 +41,8 @@ class SupervisedEstimator(Estimator):
         if sample_weight is None:
             return None
         n = int(X.shape[0])
-        if isinstance(sample_weight, Real):
-            sample_weight = np.full(n, sample_weight, dtype=np.float64)
+        if isinstance(sample_weight, Real) or getattr(sample_weight, "shape", None) == ():
+            sample_weight = np.full(n, float(sample_weight))
         w = as_host_vector(sample_weight, "sample_weight", X)
         w = check_array(w, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
         if w.shape != (n,):
@@ -53,6 +54,9 @@ class SupervisedEstimator(Estimator):
             raise ValueError(
                 f"sample_weight must be positive for at least {rows}; {np.count_nonzero(w)} are, the other weights are zero."
             )
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.sum(w)):
+                raise ValueError("sample_weight is too large for its sum to be a number: rescale it.")
         return w
 
 
@@ -61,7 +65,7 @@ def as_host_vector(v: Any, name: str, X: Any) -> Any:
     _validation.refuse_unsupported(v, name)
     if _arrays.kind(v) != "device":
         return v
-    like = X.data if _arrays.kind(X) in ("sparse", "device_sparse") else X
+    like = values_of(X)
     if _arrays.kind(X) in ("device", "device_sparse") and _arrays.describe(v) != _arrays.describe(like):
         raise ValueError(f"{name} is on {_arrays.describe(v)}, but X on {_arrays.describe(like)}; move one of them.")
     return _arrays.to_host(v)

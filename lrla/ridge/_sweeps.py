@@ -17,6 +17,7 @@ import scipy.sparse
 from lrla import _arrays
 from lrla._threads import share
 from lrla.linalg._blas_threads import one_blas_thread
+from lrla.linalg._exponent import exponent_of, values_of, without
 from lrla.linalg._operator import as_operator
 
 BLOCK_BYTES = 1 << 20  # of rows of A that are multiplied twice while they are in cache
@@ -41,7 +42,7 @@ class System:
             A = A.copy(order="K")
         self.A, self.ridge = A, ridge
         self.shape = (int(A.shape[0]), int(A.shape[1]))
-        self.like = A.data if _arrays.kind(A) in ("sparse", "device_sparse") else A
+        self.like = values_of(A)
         self.xp = _arrays.namespace(self.like)
         self.dtype = _arrays.real_dtype(self.like)
         self.in_cache = isinstance(A, np.ndarray) and A.flags.c_contiguous
@@ -143,16 +144,8 @@ class System:
 
 def without_exponent(A: Any, limit: int) -> tuple[Any, int]:
     """``(A 2^-e, e)`` with the largest entry near 1, or A itself if that is between ``2^-limit`` and ``2^limit``."""
-    values = A.data if _arrays.kind(A) in ("sparse", "device_sparse") else A
-    if 0 in values.shape:
-        return A, 0
-    xp = _arrays.namespace(values)
-    top = max(-float(xp.min(values)), float(xp.max(values)))
-    exponent = int(np.frexp(top)[1]) if top > 0.0 else 0
-    if abs(exponent) <= limit:
-        return A, 0
-    exponent = max(exponent, -1000 if _arrays.real_dtype(values) == np.float64 else -120)  # 2^-e must be a number
-    return A * 2.0**-exponent, exponent
+    exponent = exponent_of(A)
+    return (A, 0) if abs(exponent) <= limit else without(A, exponent)
 
 
 def column_norms(A: Any) -> np.ndarray:

@@ -124,6 +124,8 @@ def tune(
     else:
         assert swept is not None
         index, reached = _highest(_scores(problem, swept.values, score, per_target), lambdas)
+    unit = problem.y_scale * problem.y_scale
+    curves, reached = curves.times(unit), reached * unit if score is None else reached
     index = np.broadcast_to(index, (int(problem.y.shape[1]),))
     residual, leverage = _at_chosen(ensemble, lambdas, index, criterion, folds, swept)
     found = ensemble.decompositions()
@@ -196,11 +198,12 @@ def _folded(ensemble: Ensemble, lambdas: np.ndarray, targets: slice, folds: Any)
     for fit, judge in folds:
         if not len(judge):
             continue
-        part, other = problem.take(fit), problem.take(judge)
+        if not len(fit):
+            raise ValueError("cv leaves no rows of positive weight to fit to in one of the folds: take more folds.")
+        alone, other = ensemble.take(fit), problem.take(judge)
         place[judge], seen[judge], count = np.arange(count, count + len(judge)), seen[judge] + 1, count + len(judge)
-        alone = Ensemble(part, ensemble.operators, ensemble.method)
-        scaled = lambdas * (problem.total / part.total)  # the same alpha
         for k in range(ensemble.size):
+            scaled = lambdas * (ensemble.weight(k) / alone.weight(k))  # the same alpha
             members[k].append(other.y[:, None, targets] - alone.predictions(k, scaled, targets, other))
     if np.any(seen != 1):
         raise ValueError("cv must put every row into exactly one test fold, e.g. KFold; or leave cv=None.")

@@ -14,7 +14,7 @@ from lrla._random import seed_sequence
 from lrla.sketch._dense import Gaussian, Orthogonal, Rademacher
 from lrla.sketch._fast_transforms import CosineSketch, HadamardSketch
 from lrla.sketch._operator import SketchOperator, check_factor
-from lrla.sketch._sampling import UniformSampling, WeightedSampling, capped_probabilities
+from lrla.sketch._sampling import UniformSampling, WeightedSampling, capped_probabilities, check_probabilities
 from lrla.sketch._sparse import HOST, SparseIid, SparseStack, right_together
 
 FAMILIES: dict[str, type[SketchOperator]] = {
@@ -127,7 +127,7 @@ def make_sketch(
     True
     """
     op = build(n_in, n_out, kind, nnz, density, permute, random_state, member, dtype, probabilities)
-    _warn_of(op)
+    warn_of(op)
     return op
 
 
@@ -175,16 +175,14 @@ def _check_probabilities(given: Any, n_in: int, expected: int) -> np.ndarray:
     if given is None:
         raise ValueError("kind='leverage' needs probabilities, one for each of n_in coordinates, e.g. leverage scores.")
     given = _arrays.to_host(given) if _arrays.kind(given) == "device" else given
-    q = _validation.check_vector(given, n_in, "probabilities", None)
-    if q.min() < 0.0 or q.max() == 0.0:
-        raise ValueError(f"probabilities must be >= 0 and not all zero; found {q.min():.3g} to {q.max():.3g}.")
-    return capped_probabilities(q, min(expected, n_in))
+    return capped_probabilities(check_probabilities(given, n_in, None), min(expected, n_in))
 
 
-def _warn_of(op: SketchOperator) -> None:
+def warn_of(op: SketchOperator, out: str = "n_out", into: str = "n_in") -> None:
+    """The warnings of `make_sketch`, with the names that the caller has for the two sizes."""
     if op.n_out >= op.n_in:
         warnings.warn(
-            f"n_out={op.n_out} is not below n_in={op.n_in}: the sketch gives no compression. Ask for fewer columns.",
+            f"{out}={op.n_out} is not below {into}={op.n_in}: the sketch gives no compression. Ask for fewer columns.",
             UserWarning,
             stacklevel=3,
         )
@@ -194,7 +192,7 @@ def _warn_of(op: SketchOperator) -> None:
             raise_density = 1.0 - 0.01 ** (1.0 / op.n_out)
             warnings.warn(
                 f"A coordinate is left out of this sparse_iid sketch with a probability of {lost:.0%} (density={op.density:.2g}, "
-                f"n_out={op.n_out}). Use kind='sparse_stack', or density >= {raise_density:.2g}.",
+                f"{out}={op.n_out}). Use kind='sparse_stack', or density >= {raise_density:.2g}.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -150,15 +150,19 @@ class SketchOperator:
         X : array-like, sparse or device array of shape (n, n_in)
             NaN and infinities pass through, as in any product.
         out : array of shape (n, n_out), default=None
-            Where to put the result.
+            Where to put the result; float64 or float32.
 
         Returns
         -------
         array of shape (n, n_out)
             Dense, in the dtype, the namespace and on the device of X.
         """
-        Z = self._right(check_factor(X, "X", 1, self.n_in, "n_in"))
-        return Z if out is None else _put(Z, out)
+        X = check_factor(X, "X", 1, self.n_in, "n_in")
+        if out is None:
+            return self._right(X)
+        check_out(out, (X.shape[0], self.n_out))
+        out[...] = self._right(X)
+        return out
 
     def left(self, A: Any, out: Any = None) -> Any:
         """Return ``S^T A``: the columns of A sketched.
@@ -174,9 +178,14 @@ class SketchOperator:
         array of shape (n_out, c) or (n_out,)
         """
         A = check_factor(A, "A", 0, self.n_in, "n_in", vector=True)
+        if out is not None:
+            check_out(out, (self.n_out, *A.shape[1:]))
         B = self._left(_as_columns(A))
         B = B[:, 0] if A.ndim == 1 else B
-        return B if out is None else _put(B, out)
+        if out is None:
+            return B
+        out[...] = B
+        return out
 
     def left_partial(self, A_block: Any, offset: int, out: Any) -> Any:
         """Add to `out` what the rows [offset, offset + len(A_block)) of A contribute to ``S^T A``.
@@ -198,8 +207,7 @@ class SketchOperator:
         """
         A_block = check_factor(A_block, "A_block", 0, None, "", vector=True)
         offset = _validation.check_integer(offset, "offset", 0, self.n_in - A_block.shape[0])
-        if out.ndim != A_block.ndim or tuple(out.shape) != (self.n_out, *A_block.shape[1:]):
-            raise ValueError(f"out must have shape {(self.n_out, *A_block.shape[1:])}; got {tuple(out.shape)}.")
+        check_out(out, (self.n_out, *A_block.shape[1:]))
         self._add(_as_columns(A_block), offset, out[:, None] if A_block.ndim == 1 else out)
         return out
 
@@ -227,7 +235,7 @@ class SketchOperator:
         return self.expand(W)
 
     def __rmatmul__(self, X: Any) -> Any:
-        return self.right(X)
+        return self.left(X) if np.ndim(X) == 1 else self.right(X)
 
     @property
     def ndim(self) -> int:
@@ -358,11 +366,16 @@ def _as_columns(A: Any) -> Any:
     return A[:, None] if A.ndim == 1 else A
 
 
-def _put(result: Any, out: Any) -> Any:
-    if tuple(out.shape) != tuple(result.shape):
-        raise ValueError(f"out must have shape {tuple(result.shape)}; got {tuple(out.shape)}.")
-    out[...] = result
-    return out
+def check_out(out: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what a product of that shape cannot be written into."""
+    if not isinstance(out, np.ndarray) and _arrays.kind(out) != "device":
+        raise TypeError(f"out must be an array; got {type(out).__name__}.")
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out must have shape {shape}; got {tuple(out.shape)}.")
+    if str(out.dtype).rpartition(".")[2] not in ("float64", "float32"):
+        raise ValueError(f"out must be of type float64 or float32; got {out.dtype}.")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ValueError("out is read-only; pass an array that can be written into.")
 
 
 def _adjoint_times(tile: Any, A: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrla import _arrays
+from lrla import _arrays, _validation
 from lrla._random import SAMPLING, Stream
 from lrla.sketch._operator import SketchOperator, remembered
 
@@ -113,6 +113,14 @@ class WeightedSampling(CoordinateSampling):
     def prefix(self, n_out: int) -> Any:
         """Refused: the first of the coordinates are no sample of all."""
         raise ValueError("A sketch of kind='leverage' has no prefixes: make a smaller one.")
+
+
+def check_probabilities(given: Any, size: int, like: Any) -> np.ndarray:
+    """What probabilities are to be proportional to, (size,) float64 on the host; on a device it must be that of `like`."""
+    q = _validation.check_vector(given, size, "probabilities", like)
+    if q.min() < 0.0 or q.max() == 0.0:
+        raise ValueError(f"probabilities must be >= 0 and not all zero; found {q.min():.3g} to {q.max():.3g}.")
+    return q
 
 
 def capped_probabilities(q: np.ndarray, expected: int) -> np.ndarray:

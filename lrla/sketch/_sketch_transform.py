@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lrla import _arrays, _validation
 from lrla._estimator import Estimator, all_or_nothing
+from lrla.linalg._exponent import values_of
 from lrla.sketch._make_sketch import DATA_FREE, build
 
 
@@ -192,7 +193,7 @@ class SketchTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
 
 def _place(X: Any) -> Any:
     """An array without entries, of the type and where X is."""
-    values = X.data if _arrays.kind(X) in ("sparse", "device_sparse") else X
+    values = values_of(X)
     xp = _arrays.namespace(values)
     dtype = getattr(xp, _arrays.real_dtype(values).name)
     return xp.empty((0, 0), dtype=dtype, device=_arrays.device(values))

@@ -193,6 +193,24 @@ def test_intervals_hold_new_responses(refit):
     assert 0.88 < np.mean(covered) < 0.92  # quantiles of 500 residuals cover 0.9 +- 0.016, eight of them +- 0.006
 
 
+@pytest.mark.parametrize("refit", ["exact", "ensemble"])
+def test_intervals_weigh_rows_as_the_fit_does(refit, rng):
+    """Rows of weight zero have no part in an interval, and an end is where the weights reach its share."""
+    X, y = data(rng)
+    options = {"n_components": 60, "refit": refit, "random_state": 0, "store_residuals": True}
+    w = np.repeat([1.0, 0.0], 100)
+    a, b = SketchedRidgeCV(**options).fit(X, y, w), SketchedRidgeCV(**options).fit(X[:100], y[:100])
+    np.testing.assert_array_equal(a.predict_interval(X), b.predict_interval(X))
+    w = rng.uniform(0.0, 2.0, 200)
+    model = SketchedRidgeCV(**options).fit(X, y, w)
+    low, high = model.predict_interval(X, coverage=0.8) - model.predict(X)
+    for end, tail in ((low[0], 0.1), (high[0], 0.9)):
+        below, at = (
+            w[part].sum() / w.sum() for part in (model.loo_residuals_ < end - 1e-9, model.loo_residuals_ < end + 1e-9)
+        )
+        assert below <= tail <= at
+
+
 def test_residuals_of_the_exact_solution_are_nearly_leave_one_out(rng):
     X, y = data(rng)
     model = SketchedRidgeCV(n_components=60, random_state=0, store_residuals=True).fit(X, y)
@@ -305,10 +323,13 @@ def test_labels_of_data_on_a_device(xp, rng):
         ({"n_estimators": 1}, ValueError, "n_estimators must be >= 2 with refit='exact'"),
         ({"n_components": 0}, ValueError, "n_components"),
         ({"n_components": 2.5}, TypeError, "n_components"),
-        ({"n_components": 300, "sketch": "uniform"}, ValueError, "n_out|n_components"),
+        ({"n_components": 300, "sketch": "uniform"}, ValueError, r"n_components must be .*\[1, 150\]; got 300"),
+        ({"n_components": 300, "sketch": "srht"}, ValueError, r"n_components must be .*\[1, 256\]; got 300"),
         ({"n_components": 300, "sketch": "rows"}, ValueError, "number of rows"),
         ({"alphas": []}, ValueError, "alphas"),
         ({"alphas": [1.0, np.nan]}, ValueError, "alphas"),
+        ({"alphas": "many"}, ValueError, "alphas must be finite numbers"),
+        ({"alphas": [[1.0], [2.0, 3.0]]}, ValueError, "alphas must be finite numbers"),
         ({"alphas": [-1.0], "sketch": None}, ValueError, "alpha must be >= 0"),
         ({"alphas": [-1e9]}, ValueError, "alpha must be >"),
         ({"tol": 0.0}, ValueError, "tol"),
@@ -335,10 +356,46 @@ def test_refused_data(cls, rng):
         cls().fit(X, np.where(np.arange(200) == 3, np.nan, y))
     for weights, message in (
         (np.full(200, -1.0), "must not be negative"), (np.zeros(200), "positive for at least 2 rows"),
+        (np.full(200, 1e307), "sample_weight is too large"),
         (np.ones(199), r"sample_weight must have shape \(200,\)"), (np.full(200, np.nan), "sample_weight contains NaN"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             cls().fit(X, y, weights)
+
+
+def test_a_number_of_columns_that_saves_nothing_is_told_once(rng):
+    X, y = data(rng)
+    with pytest.warns(UserWarning, match="n_components=160 is not below n_features=150") as told:
+        SketchedRidge(n_components=160, random_state=0).fit(X, y)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1e-100, 1e100])
+def test_the_choice_does_not_depend_on_the_units_of_the_response(size, rng):
+    """Squares of 1e-170 are no numbers; risks then are zero, and the choice is the same."""
+    X, y = data(rng)
+    options = {"n_components": 60, "random_state": 0}
+    plain, scaled = (SketchedRidgeCV(**options).fit(X, y * s) for s in (1.0, size))
+    assert scaled.alpha_ == pytest.approx(plain.alpha_, rel=1e-12)
+    np.testing.assert_allclose(scaled.coef_ / size, plain.coef_, rtol=0, atol=1e-9 * np.abs(plain.coef_).max())
+
+
+def test_what_is_no_number_is_refused(rng):
+    X, y = data(rng)
+    for alphas in (None, [0.0, 1.0]):
+        with pytest.raises(ValueError, match="X is too large for its squares"):
+            SketchedRidgeCV(alphas, n_components=60, random_state=0).fit(X * 1e200, y)
+    with pytest.raises(ValueError, match="coefficients are too large for float64: rescale"):
+        SketchedRidge(alpha=0.0, sketch=None).fit(X * 1e-200, y * 1e140)
+    with pytest.raises(ValueError, match="coefficients are too large for float32: rescale"):
+        SketchedRidge(alpha=0.0, sketch=None).fit((X * 1e-30).astype(np.float32), y * 1e20)
+
+
+def test_a_number_weighs_every_row(rng):
+    X, y = data(rng)
+    wanted = SketchedRidge(10.0, sketch=None).fit(X, y, np.full(200, 3.0)).coef_
+    for w in (3, 3.0, np.float32(3.0), np.array(3.0)):
+        np.testing.assert_array_equal(SketchedRidge(10.0, sketch=None).fit(X, y, w).coef_, wanted)
 
 
 def test_one_member_does_not_tell_the_risk_of_more(rng):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.model_selection import KFold
 
 from lrla.ridge import SketchedRidge, SketchedRidgeCV
 from lrla.sketch import make_sketch
@@ -54,11 +55,45 @@ def test_sparse_data_give_what_dense_data_give(container, shape, weighted, rng):
     np.testing.assert_allclose(sparse.risk_ensemble_, dense.risk_ensemble_, rtol=1e-8)
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_means_of_sparse_data_leave_no_trace(shape, weighted, rng):
+    """Means ten times the deviations: what is taken off the Gram matrix is a thousand times what stays of it."""
+    for _ in range(8):
+        X, y = problem(shape, rng, shift=10.0)
+        X[:, 3] = X[:, 4]
+        w = rng.uniform(0.2, 3.0, len(y)) if weighted else None
+        dense, sparse = (SketchedRidgeCV(ALPHAS, sketch=None).fit(A, y, w) for A in (X, sp.csr_array(X)))
+        assert sparse.eigenvalues_.shape == dense.eigenvalues_.shape
+        np.testing.assert_allclose(sparse.risk_ensemble_, dense.risk_ensemble_, rtol=1e-8)
+        assert sparse.alpha_ == dense.alpha_
+
+
+@pytest.mark.parametrize("options", [
+    {"sketch": None}, {"sketch": None, "decomposition": "svd"}, {"n_components": 2}, {"n_components": 2, "sketch": "srdct"},
+    {"n_components": 4, "sketch": "rows"}, {"n_components": 2, "refit": "ensemble"},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("store", [np.asarray, np.float32, sp.csr_array], ids=["f8", "f4", "csr"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.filterwarnings("ignore::lrla.exceptions.SketchBoundaryWarning")
+def test_features_that_do_not_vary_predict_the_mean(options, store, weighted, rng):
+    """Rounding makes them vary: the default grid, which follows the eigenvalues, must not follow these."""
+    y = rng.standard_normal(7)
+    w = rng.uniform(0.3, 2.0, 7) if weighted else None
+    for size in (0.1, 1e7 / 3, 1e20 / 7):
+        X = store(np.full((7, 5), size) * np.arange(1, 6))
+        model = SketchedRidgeCV(random_state=0, **options).fit(X, y, w)
+        np.testing.assert_allclose(model.predict(X), np.average(y, weights=w), rtol=0, atol=1e-6)
+    empty = SketchedRidgeCV(sketch=None).fit(sp.csr_array((7, 5)), y, w)
+    np.testing.assert_array_equal(empty.coef_, 0.0)
+
+
 def test_a_scorer_chooses_as_in_ridgecv(rng):
     X, y = problem((60, 20), rng)
-    for scoring in ("neg_mean_absolute_error", "r2"):
-        wanted = RidgeCV(ALPHAS, scoring=scoring).fit(X, y)
-        got = SketchedRidgeCV(ALPHAS, sketch=None, scoring=scoring).fit(X, y)
+    weights = rng.uniform(0.1, 3.0, 60)  # which scorers are told
+    for scoring, w in itertools.product(("neg_mean_absolute_error", "r2"), (None, weights)):
+        wanted = RidgeCV(ALPHAS, scoring=scoring).fit(X, y, w)
+        got = SketchedRidgeCV(ALPHAS, sketch=None, scoring=scoring).fit(X, y, w)
         assert got.alpha_ == wanted.alpha_
         assert got.best_score_ == pytest.approx(wanted.best_score_, rel=1e-9)
 
@@ -69,6 +104,25 @@ def test_folds_choose_as_in_ridgecv(rng):
     got = SketchedRidgeCV(ALPHAS, sketch=None, cv=4).fit(X, y)
     assert got.alpha_ == wanted.alpha_
     assert got.best_score_ == pytest.approx(wanted.best_score_, rel=1e-9)  # folds of equal size
+
+
+def test_folds_may_be_masks(rng):
+    X, y = problem((60, 20), rng)
+    first = np.arange(60) < 25
+    rows = [(np.flatnonzero(~part), np.flatnonzero(part)) for part in (first, ~first)]
+    masks = [(~part, part) for part in (first, ~first)]
+    a, b = (SketchedRidgeCV(ALPHAS, sketch=None, cv=cv).fit(X, y) for cv in (rows, masks))
+    np.testing.assert_array_equal(a.risk_ensemble_, b.risk_ensemble_)
+
+
+def test_folds_that_cannot_be_used_are_refused(rng):
+    X, y = problem((60, 20), rng)
+    half, rest = np.arange(30), np.arange(30, 60)
+    for bad in (np.arange(30, 61), half + 0.5, np.arange(-61, 0), np.ones(59, dtype=bool)):
+        with pytest.raises(ValueError, match="cv must give numbers of rows below 60"):
+            SketchedRidgeCV(ALPHAS, sketch=None, cv=[(bad, rest), (rest, half)]).fit(X, y)
+    with pytest.raises(ValueError, match="cv leaves no rows of positive weight"):
+        SketchedRidgeCV(ALPHAS, sketch=None, cv=2).fit(X, y, np.repeat([1.0, 0.0], 30))
 
 
 def test_a_penalty_for_each_target(rng):
@@ -161,18 +215,43 @@ def test_leave_one_out_of_row_samples_is_exact(intercept, weighted, shape, rng):
     model = SketchedRidge(
         alpha=20.0, n_components=25, n_estimators=3, sketch="rows", fit_intercept=intercept, random_state=1
     ).fit(X, y, w)
-    total = 40.0 if w is None else w.sum()
-    wanted, samples = np.zeros(40), row_samples(40, 25, 3)
-    for rows in samples:
-        part = w[rows] if weighted else np.ones(25)
+    v = np.ones(40) if w is None else w
+    wanted = np.zeros(40)
+    for rows in row_samples(40, 25, 3):
         for i in range(40):
-            keep = rows[rows != i]
-            v = (w if weighted else np.ones(40))[keep]
-            ridge = Ridge(alpha=20.0 / total * part.sum(), fit_intercept=intercept, solver="svd", tol=1e-14)
-            ridge.fit(X[keep], y[keep], v)
-            wanted[i] += (y[i] - ridge.predict(X[i : i + 1])[0]) / 3
-    np.testing.assert_allclose(model.loo_residuals_, wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
+            alpha = 20.0 / v.sum() * v[rows].sum()
+            wanted[i] += residuals_elsewhere(X, y, v, rows[rows != i], np.array([i]), alpha, intercept)[0] / 3
+    np.testing.assert_allclose(model.loo_residuals_, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
     assert model.operators_ == []
+
+
+def residuals_elsewhere(X, y, w, fit, judge, alpha, intercept):
+    """Of plain ridge regression fitted to some rows, at others."""
+    xm, ym = (np.average(A[fit], axis=0, weights=w[fit]) if intercept else 0.0 for A in (X, y))
+    A, b = (X[fit] - xm) * np.sqrt(w[fit])[:, None], (y[fit] - ym) * np.sqrt(w[fit])
+    coef = np.linalg.solve(A.T @ A + alpha * np.eye(X.shape[1]), A.T @ b)
+    return y[judge] - ym - (X[judge] - xm) @ coef
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_folds_of_row_samples(weighted, rng):
+    """A member is judged by what the rest of its sample tells, and not by all of the other rows."""
+    X, y = problem((60, 12), rng)
+    w = rng.uniform(0.3, 3.0, 60) if weighted else np.ones(60)
+    model = SketchedRidgeCV(
+        [20.0], n_components=25, n_estimators=3, sketch="rows", cv=4, refit="ensemble", store_residuals=True, random_state=1
+    ).fit(X, y, w if weighted else None)  # fmt: skip
+    wanted = np.zeros((3, 60))
+    for k, rows in enumerate(row_samples(60, 25, 3)):
+        for fit, judge in KFold(4).split(X):
+            alpha = 20.0 / w.sum() * w[rows].sum()
+            wanted[k, judge] = residuals_elsewhere(X, y, w, np.intersect1d(rows, fit), judge, alpha, True)
+    np.testing.assert_allclose(model.loo_residuals_, wanted.mean(axis=0), rtol=0, atol=1e-11 * np.abs(wanted).max())
+    single = np.mean([np.average(row**2, weights=w) for row in wanted])
+    assert model.risk_single_[0] == pytest.approx(single, rel=1e-10)
+    few = SketchedRidgeCV([20.0], n_components=2, sketch="rows", cv=4, refit="ensemble", random_state=1)
+    with pytest.raises(ValueError, match=r"cv leaves a sample .* fewer than 2 rows .*larger n_components"):
+        few.fit(X, y)
 
 
 def row_samples(n, m, K, seed=1):

@@ -98,6 +98,65 @@ def test_what_needs_the_rows_is_refused_in_a_stream(rng):
         model.predict_interval(X)
     with pytest.raises(ValueError, match="targets"):
         model.partial_fit(X, np.column_stack([y, y]))
+    with pytest.raises(ValueError, match="fit_intercept was True for the rows seen before"):
+        model.set_params(fit_intercept=False).partial_fit(X, y)
+
+
+def test_dtype_converts_batches(rng):
+    X, y = data(rng)
+    options = {"alpha": 40.0, "n_components": 30, "dtype": np.float32, "random_state": 0}
+    batch, stream = SketchedRidge(**options).fit(X, y), streamed(SketchedRidge(**options), X, y)
+    assert stream.coef_.dtype == np.float32
+    np.testing.assert_allclose(stream.coef_, batch.coef_, rtol=0, atol=1e-5 * np.abs(batch.coef_).max())
+
+
+@pytest.mark.parametrize(
+    ("size", "size_y"), [(1e-170, 1.0), (1e-300, 1e-200), (1.0, 1e-170), (1e150, 1e150), (1e-40, 1e40)]
+)
+@pytest.mark.parametrize("store", [np.asarray, sp.csr_array])
+def test_units_do_not_matter(size, size_y, store, rng):
+    X, y = data(rng)
+    options = {"criterion": "gcv", "refit": "ensemble", "n_components": 30, "random_state": 0}
+    plain, scaled = (streamed(SketchedRidgeCV(**options), store(X * a), y * b) for a, b in ((1.0, 1.0), (size, size_y)))
+    np.testing.assert_allclose(scaled.coef_ * size / size_y, plain.coef_, rtol=1e-9)
+    np.testing.assert_allclose(scaled.intercept_ / size_y, plain.intercept_, rtol=1e-9)
+    if size > 1e-150:  # squares of which are numbers
+        for name in ("alphas_", "alpha_", "mu_", "eigenvalues_", "alpha_min_"):
+            np.testing.assert_allclose(getattr(scaled, name) / size / size, getattr(plain, name), rtol=1e-9, atol=1e-12)
+    if size_y > 1e-150:
+        np.testing.assert_allclose(scaled.risk_ridge_ / size_y / size_y, plain.risk_ridge_, rtol=1e-9)
+        assert scaled.best_score_ / size_y / size_y == pytest.approx(plain.best_score_, rel=1e-9)
+    given = [SketchedRidge(alpha=alpha, n_components=30, random_state=0) for alpha in (40.0, 40.0 * size * size)]
+    if size > 1e-150:
+        a, b = streamed(given[0], X, y), streamed(given[1], X * size, y * size_y)
+        np.testing.assert_allclose(b.coef_ * size / size_y, a.coef_, rtol=1e-9, atol=1e-12)
+
+
+def test_subnormal_numbers_of_float32(rng):
+    X, y = data(rng)
+    options = {"alpha": 0.0, "n_components": 10, "random_state": 0}
+    small = (X * 1e-42).astype(np.float32)
+    large = (small.astype(np.float64) * 1e42).astype(np.float32)
+    model, same = (SketchedRidge(**options).partial_fit(A, b) for A, b in ((small, y * 1e-12), (large, y)))
+    np.testing.assert_allclose(model.coef_ * 1e-30, same.coef_, rtol=1e-3)
+
+
+def test_squares_that_are_no_numbers_are_refused(rng):
+    X, y = data(rng)
+    with pytest.raises(ValueError, match="X is too large"):
+        SketchedRidge(random_state=0).partial_fit(X * 1e170, y)
+    with pytest.raises(ValueError, match="too large for its squares"):
+        SketchedRidge(random_state=0).partial_fit(X, y).partial_fit(X * 1e170, y)
+    model = SketchedRidge(random_state=0).partial_fit(0.0 * X, 0.0 * y)
+    np.testing.assert_array_equal(model.coef_, 0.0)
+
+
+def test_features_that_do_not_vary_predict_the_mean(rng):
+    y = rng.standard_normal(7)
+    for size in (0.1, 1e7 / 3, 1e20 / 7):
+        X = np.full((7, 5), size) * np.arange(1, 6)
+        model = streamed(SketchedRidge(alpha=0.0, n_components=2, random_state=0), X, y, parts=(0, 3, 7))
+        np.testing.assert_allclose(model.predict(X), y.mean(), rtol=0, atol=1e-6)
 
 
 def test_residuals_that_lost_their_digits_are_told(rng):

@@ -87,7 +87,8 @@ def test_it_is_a_matrix_among_matrices(kind):
     op, S = sketch(kind), sketch(kind).to_array()
     X, A, W = normal(4, N), normal(N, 3), normal(D, 2)
     for result, wanted in (
-        (op @ W, S @ W), (X @ op, X @ S), (sp.csr_array(X) @ op, X @ S), (op.T @ A, S.T @ A), (W.T @ op.T, W.T @ S.T),
+        (op @ W, S @ W), (X @ op, X @ S), (X[0] @ op, X[0] @ S), (W[:, 0] @ op.T, S @ W[:, 0]),
+        (sp.csr_array(X) @ op, X @ S), (op.T @ A, S.T @ A), (W.T @ op.T, W.T @ S.T),
         (op.T.T @ W, S @ W),
     ):  # fmt: skip
         close(result, wanted)
@@ -118,6 +119,25 @@ def test_out_is_written_and_returned(kind):
         out = np.full(shape, np.nan)
         assert product(M, out=out) is out
         np.testing.assert_array_equal(out, product(M))
+
+
+@every_kind
+def test_what_cannot_be_written_into_is_refused(kind):
+    op, X, A = sketch(kind), normal(4, N), normal(N, 3)
+    frozen = np.zeros((D, 3))
+    frozen.flags.writeable = False
+    for out, error, message in (
+        (np.zeros((D, 3), dtype=int), ValueError, "out must be of type float64 or float32; got int64"),
+        ([[0.0] * 3] * D, TypeError, "out must be an array; got list"),
+        (frozen, ValueError, "out is read-only"),
+        (np.zeros((D, 2)), ValueError, rf"out must have shape \({D}, 3\)"),
+    ):
+        with pytest.raises(error, match=message):
+            op.left(A, out=out)
+        with pytest.raises(error, match=message):
+            op.left_partial(A, 0, out)
+    with pytest.raises(ValueError, match="out must be of type"):
+        op.right(X, out=np.zeros((4, D), dtype=int))
 
 
 @every_kind
