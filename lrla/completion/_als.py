@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -13,354 +12,16 @@ import numpy as np
 from lrla import _validation
 from lrla._progress import Callback, Progress
 from lrla._random import seed_sequence
-from lrla.completion import _posterior
+from lrla.completion import _estimated
 from lrla.completion._balance import gram, transforms
+from lrla.completion._estimated import SLOWER
+from lrla.completion._fit import Fit
+from lrla.completion._fitted import Fitted, Settings
 from lrla.completion._half_sweep import Factors, Solver, padded, update_rows
 from lrla.completion._observed import Observed
-from lrla.completion._path import Penalty, Problem, Trend
 from lrla.linalg._blas_threads import one_blas_thread
 
-SMALLEST = 1e-9  # penalty on a path to zero, relative to the largest
-# A path to penalty zero: its levels, the sweeps at its end at most, and the error over the spread that counts as none.
-EXACT_RATIO, EXACT_SWEEPS, EXACT_LAST, SETTLED = 1.25, 2, 100, 1e-4
 BAYES = "bayes"  # in place of a penalty: penalties are estimated
-# The way to a start for estimated penalties: levels this power of the path's ratio apart, with a sweep each, down to
-# about the singular values of noise.  Their sweeps end where one lowers the expected loss by less than so many times tol.
-STEEP, SLOWER = 4, 300.0
-BELOW_NOISE = 0.5  # share of that singular value where this way ends
-RESTING = 5  # levels of such a path over which the error does not fall, for a rank that is too small
-PATH_DTYPE = np.dtype(
-    [("reg", "f8"), ("n_components", "i8"), ("train_rmse", "f8"), ("validation_rmse", "f8"), ("seconds", "f8")]
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user chose besides penalty and rank; see `MatrixCompletion`."""
-
-    reg_scaling: float = 0.0
-    reg_bias: float | tuple[float, float] | None = None
-    fit_bias: bool = True
-    center: bool = True
-    max_iter: int = 100
-    tol: float = 1e-5
-    cg_tol: float = 0.1
-    cg_max_iter: int = 8
-    path_ratio: float = 1.25
-    sweeps_per_level: int = 2
-
-    @property
-    def bias_penalties(self) -> tuple[float, float] | None:
-        """`reg_bias` for rows and for columns; None where it is estimated."""
-        given = self.reg_bias
-        return (given, given) if isinstance(given, float) else given
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A completed matrix ``mean + b_i + c_j + u_i v_j`` and what is known about it.
-
-    Attributes
-    ----------
-    U, V : (m, k), (n, k)
-        Balanced: both (weighted) Gram matrices are diag(sigma).
-    row_bias, column_bias : (m,), (n,)
-    mean : float
-    sigma : (k,)
-        Singular values of U V^T, with the weights of the penalty if there are some.
-    reg : float
-    reg_bias : (float, float)
-        Penalties of the offsets of rows and of columns.
-    optimality : float
-        Largest singular value of the (weighted) residual over the penalty: at most 1 at the optimum.
-    objective : float
-    n_iter : int
-        Sweeps, those along the path included.
-    converged, stopped : bool
-        Whether the last sweeps gained less than the tolerance; whether a callback ended them.
-    posterior : Posterior or None
-        Where the penalties were estimated; then `reg` is their geometric mean, `optimality` NaN and `objective` the expected
-        sum of squared errors.
-    path : structured array
-        For every level reg, n_components, train_rmse, validation_rmse (NaN without validation), and seconds since the start.
-    """
-
-    U: np.ndarray
-    V: np.ndarray
-    row_bias: np.ndarray
-    column_bias: np.ndarray
-    mean: float
-    sigma: np.ndarray
-    reg: float
-    reg_bias: tuple[float, float]
-    optimality: float
-    objective: float
-    n_iter: int
-    converged: bool
-    path: np.ndarray
-    stopped: bool = False
-    posterior: Posterior | None = None
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """What estimated penalties leave besides means, in the units of the data.
-
-    Attributes
-    ----------
-    row_reg, column_reg : (k,)
-        Penalties of the components.
-    column_spread : (n, k)
-        Variances of V.
-    noise : float
-        Variance of the noise.
-    validation_rmse : float
-        Error on the held-out entries (NaN without).
-    """
-
-    row_reg: np.ndarray
-    column_reg: np.ndarray
-    column_spread: np.ndarray
-    noise: float
-    validation_rmse: float = float("nan")
-
-
-class Fit:
-    """A fit under way: factors, the problem they belong to, and the record of the levels."""
-
-    def __init__(
-        self,
-        observed: Observed,
-        settings: Settings,
-        seed: int,
-        progress: Progress,
-        *,
-        mean: float | None = None,
-        held_out: Any = None,
-        factors: Factors | None = None,
-        like: Fit | None = None,
-    ):
-        self.settings, self.seed, self.progress, self.held_out = settings, seed, progress, held_out
-        mean = mean if settings.center else 0.0
-        self.problem = Problem(
-            observed, settings.reg_scaling, Solver(settings.cg_tol, settings.cg_max_iter), seed, mean
-        )
-        self.sweeps, self.stopped, self.objective = 0, False, float("nan")
-        self.levels: list[tuple[float, int, float, float, float]] = []
-        self.began = time.perf_counter()
-        self.reg_bias = (0.0, 0.0)
-        self.priors: _posterior.Priors | None = None
-        if like is not None:  # goes on where another fit, perhaps of fewer entries, has come to
-            self.problem.scale, self.sweeps, self.levels, self.began = (
-                like.problem.scale,
-                like.sweeps,
-                list(like.levels),
-                like.began,
-            )
-            self.stopped, self.objective = like.stopped, like.objective
-            self.problem.set_mean(mean)
-            self.problem.noise, self.problem.offset_spread = like.problem.noise, list(like.problem.offset_spread)
-            self.priors = like.priors
-        self.factors = self.problem.start(settings.fit_bias) if factors is None else factors
-
-    def penalty(self, reg: float) -> Penalty:
-        """The penalties for a `reg` in the units of the data; those of the offsets as the noise is now, unless they are given."""
-        self.reg_bias = self.settings.bias_penalties or self.problem.offset_penalties()
-        return Penalty(reg / self.problem.scale, self.reg_bias)
-
-    def largest_reg(self) -> float:
-        """The penalty from which on there is no column."""
-        return self.problem.largest(self.factors) * self.problem.scale
-
-    def level(self, reg: float, most: int, sweeps: int) -> float:
-        """Grow, sweep, record; returns the error on the held-out entries (NaN without)."""
-        penalty = self.penalty(reg)
-        self.problem.grow(self.factors, penalty, most)
-        loss = self.sweep(penalty, sweeps)
-        return self.record(reg, loss)
-
-    def sweep(self, penalty: Penalty, sweeps: int) -> float:
-        """Some sweeps at one penalty; returns the last loss."""
-        loss = float("nan")
-        for _ in range(sweeps):
-            loss, self.objective = self.problem.sweep(self.factors, penalty)
-            self.sweeps += 1
-            self.stopped = self.progress.step(
-                reg=penalty.reg * self.problem.scale, n_components=self.factors.k, train_rmse=self.rmse(loss)
-            )
-            if self.stopped:
-                break
-        return loss
-
-    # ---------------------------------------------------------------------------------- estimated penalties
-
-    def descend_steeply(self, most: int) -> float:
-        """A few levels, down to less than the largest singular value of noise, as a start for `estimate`; the last penalty."""
-        ratio = self.settings.path_ratio**STEEP
-        reg = self.largest_reg()
-        while not self.stopped and self.factors.k < most:
-            edge = BELOW_NOISE * self.noise_edge()
-            reg = max(reg / ratio, min(edge, reg))
-            self.level(reg, most, 1)
-            if reg <= edge:
-                break
-        return reg
-
-    def noise_edge(self) -> float:
-        """About the largest singular value of noise at the observed entries."""
-        m, n = (int(np.count_nonzero(side.counts)) for side in (self.problem.observed, self.problem.observed.T))
-        total = self.problem.total
-        level = self.problem.scale * self.problem.noise**0.5 * ((total / max(m, 1)) ** 0.5 + (total / max(n, 1)) ** 0.5)
-        mean = (total / max(m, 1)) ** (self.settings.reg_scaling / 2) * (total / max(n, 1)) ** (
-            self.settings.reg_scaling / 2
-        )
-        return level / mean
-
-    def estimate(self, reg: float) -> float:
-        """A sweep with estimated penalties, from factors of the penalty `reg` at first; the error on the held-out entries."""
-        if self.priors is None or self.factors.spreads is None:
-            given = self.settings.bias_penalties
-            self.priors = _posterior.start(self.problem, self.factors, self.penalty(reg), given)
-        loss, self.objective = _posterior.sweep(self.problem, self.factors, self.priors)
-        self.sweeps += 1
-        reg = self.priors.reg * self.problem.scale
-        self.stopped = self.progress.step(reg=reg, n_components=self.factors.k, train_rmse=self.rmse(loss))
-        return self.record(reg, loss)
-
-    def settle_estimated(self, reg: float) -> bool:
-        """Sweeps with estimated penalties until the expected loss changes no more; whether it does not."""
-        before = float("inf")
-        for _ in range(0 if self.stopped else self.settings.max_iter):
-            self.estimate(reg)
-            if self.stopped:
-                break
-            assert self.priors is not None  # `estimate` made them
-            settled = abs(before - self.objective) <= SLOWER * self.settings.tol * self.objective
-            if settled and not _posterior.drop_falling(self.factors, self.priors):
-                return True
-            before = self.objective
-        return False
-
-    def resume(self, model: Fitted) -> Fitted:
-        """More sweeps for the factors of a model with estimated penalties, which stay; so does its number of components."""
-        posterior, scale = model.posterior, self.problem.scale
-        assert posterior is not None
-        self.problem.noise = posterior.noise / scale**2
-        means = Penalty(model.reg / scale, model.reg_bias)
-        self.priors = _posterior.start(self.problem, self.factors, means, model.reg_bias)
-        self.priors.components = [posterior.row_reg / scale, posterior.column_reg / scale]
-        self.priors.fixed = True
-        assert self.factors.spreads is not None
-        self.factors.spreads[1][:, self.factors.columns] = posterior.column_spread / scale
-        converged = self.settle_estimated(model.reg)
-        return self.estimated_result(converged, posterior.validation_rmse)
-
-    def rmse(self, loss: float) -> float:
-        """Root mean square error in the units of the data."""
-        return self.problem.scale * (loss / max(float(self.problem.observed.counts.sum()), 1e-300)) ** 0.5
-
-    def record(self, reg: float, loss: float) -> float:
-        """Note a level; returns its error on the held-out entries."""
-        error = float("nan") if self.held_out is None else self.held_out.rmse(self.factors, self.problem)
-        self.levels.append((reg, self.factors.k, self.rmse(loss), error, time.perf_counter() - self.began))
-        return error
-
-    def descend(self, reg: float, most: int) -> None:
-        """Levels from the largest penalty down to the one above `reg`."""
-        largest = self.largest_reg()
-        current = largest / self.settings.path_ratio
-        while current > max(reg * 1.0001, SMALLEST * largest) and not self.stopped:
-            self.level(current, most, self.settings.sweeps_per_level)
-            current /= self.settings.path_ratio
-
-    def settle(self, reg: float, most: int) -> tuple[bool, float]:
-        """Sweeps at the last penalty until neither sweeps nor further columns gain anything; whether, and the certificate."""
-        penalty = self.penalty(reg)
-        before, loss = float("inf"), float("nan")
-        growing, converged = True, False
-        trend = Trend()
-        for _ in range(0 if self.stopped else self.settings.max_iter):
-            if growing:
-                growing = self.problem.grow(self.factors, penalty, most) > 0
-            loss = self.sweep(penalty, 1)
-            if self.stopped:
-                break
-            settled = not growing and before - self.objective <= self.settings.tol * abs(self.objective)
-            before = self.objective
-            if settled:
-                growing = self.problem.grow(self.factors, penalty, most, thorough=True) > 0
-                if not growing:
-                    converged = True
-                    break
-            elif not growing and trend.follow(self.factors, self.problem.sigma, self.objective):
-                before = float("inf")  # the next sweep is compared with none
-        self.record(reg, loss)
-        return converged, self.certificate(reg)
-
-    def certificate(self, reg: float) -> float:
-        """Largest singular value of the residual over the penalty."""
-        top = self.problem.largest(self.factors) * self.problem.scale
-        return top / reg if reg > 0 else float("inf") if top > 0 else 0.0
-
-    def descend_to_zero(self, rank: int) -> tuple[str, float]:
-        """Let the penalty of a fit of this rank fall until it plays no part; what the error does, and the last penalty.
-
-        "exact": it falls to rounding noise; "rest": it comes to rest above zero; "slow": neither.
-        """
-        largest = current = self.largest_reg()
-        floor = 1e-6 if self.factors.U.dtype == np.float32 else SMALLEST
-        before, resting = float("inf"), 0
-        while current > floor * largest and not self.stopped:
-            current /= EXACT_RATIO
-            self.level(current, rank, EXACT_SWEEPS)
-            error = self.levels[-1][2]
-            resting = resting + 1 if error > 0.98 * before else 0
-            if resting >= RESTING:
-                return "rest", current
-            before = error
-        if before > SETTLED * self.problem.scale:
-            return "slow", current
-        for _ in range(EXACT_LAST):
-            error = self.rmse(self.sweep(self.penalty(current), 1))
-            if self.stopped or error > 0.98 * before:
-                break
-            before = error
-        return "exact", current
-
-    def estimated_result(self, converged: bool, validation_rmse: float = float("nan")) -> Fitted:
-        """What was reached with estimated penalties, in the units of the data; rows are those that `fold_in` gives."""
-        assert self.priors is not None
-        priors, factors, scale = self.priors, self.factors, self.problem.scale
-        assert factors.spreads is not None
-        _posterior.half_sweep(self.problem, factors, priors, False)
-        grams = gram(factors.U, factors.columns), gram(factors.V, factors.columns)
-        sigma = transforms(*grams, 0.0)[2] if factors.k else np.zeros(0)
-        posterior = Posterior(
-            priors.components[0] * scale, priors.components[1] * scale,
-            factors.spreads[1][:, factors.columns] * factors.U.dtype.type(scale), self.problem.noise * scale**2,
-            validation_rmse,
-        )  # fmt: skip
-        self.reg_bias = (priors.bias[0], priors.bias[1])
-        return replace(self._result(sigma, priors.reg * scale, converged, float("nan")), posterior=posterior)
-
-    def result(self, reg: float, converged: bool, optimality: float) -> Fitted:
-        """What was reached, in the units of the data."""
-        return self._result(self.problem.balance(self.factors), reg, converged, optimality)
-
-    def _result(self, sigma: np.ndarray, reg: float, converged: bool, optimality: float) -> Fitted:
-        factors, scale = self.factors, self.problem.scale
-        root = scale**0.5
-        m, n = self.problem.observed.shape
-        dtype = factors.U.dtype
-        bias = bool(factors.shift)
-        U, V = (np.ascontiguousarray(X[:, factors.columns]) * dtype.type(root) for X in (factors.U, factors.V))
-        return Fitted(
-            U, V,
-            factors.U[:, 0] * dtype.type(scale) if bias else np.zeros(m, dtype),
-            factors.V[:, 1] * dtype.type(scale) if bias else np.zeros(n, dtype),
-            self.problem.mean, sigma * scale, reg, self.reg_bias, optimality, self.objective * scale**2,
-            self.sweeps, converged, np.array(self.levels, PATH_DTYPE), self.stopped,
-        )  # fmt: skip
 
 
 def complete_als(
@@ -566,9 +227,9 @@ def complete(
             )
             fit.factors = factors_of(start, fit.problem.scale, settings.fit_bias, observed.dtype)
         if start is not None and start.posterior is not None:
-            return fit.resume(start)
+            return _estimated.resume(fit, start)
         if reg is None:
-            return fit.estimated_result(fit.settle_estimated(fit.descend_steeply(n_components)))
+            return _estimated.result(fit, _estimated.settle(fit, _estimated.descend(fit, n_components)))
         if start is None:
             fit.descend(reg, n_components)
         return fit.result(reg, *fit.settle(reg, n_components))
@@ -581,6 +242,19 @@ def factors_of(fitted: Fitted, scale: float, offsets: bool, dtype: np.dtype) -> 
         factors.U[:, 0], factors.V[:, 1] = fitted.row_bias / scale, fitted.column_bias / scale
     factors.replace(fitted.U / scale**0.5, fitted.V / scale**0.5)
     return factors
+
+
+def started(observed: Observed, model: Fitted, settings: Settings, k: int) -> Fitted:
+    """The model's columns, k of them at most, with rows that belong to these observations."""
+    posterior = model.posterior
+    if posterior is not None:
+        posterior = replace(
+            posterior, row_reg=posterior.row_reg[:k], column_reg=posterior.column_reg[:k],
+            column_spread=posterior.column_spread[:, :k],
+        )  # fmt: skip
+    model = replace(model, V=model.V[:, :k], sigma=model.sigma[:k], posterior=posterior)
+    U, row_bias = fold_in(observed, model, settings, cg_tol=settings.cg_tol)
+    return replace(model, U=U, row_bias=row_bias)
 
 
 def fold_in(

@@ -11,15 +11,18 @@ import numpy as np
 from lrla import _validation
 from lrla._progress import Callback, Progress
 from lrla._random import SAMPLING, Stream, seed_sequence
-from lrla.completion import _kernels
-from lrla.completion._als import PATH_DTYPE, STEEP, Fit, Fitted, Settings
-from lrla.completion._half_sweep import Factors
+from lrla.completion import _estimated
+from lrla.completion._estimated import STEEP
+from lrla.completion._fit import Fit
+from lrla.completion._fitted import PATH_DTYPE, Fitted, Settings
+from lrla.completion._half_sweep import Factors, pair_products
 from lrla.completion._observed import Observed
 from lrla.completion._path import Problem
 from lrla.linalg._blas_threads import one_blas_thread
 
 LEAST_HELD_OUT, MOST_HELD_OUT = 1_000, 200_000
 MANY = 200_000  # entries, below which twice as large a share is held out
+DRAWN = 1 << 16  # random numbers at a time
 KEPT = 2  # observations of every row and column that are never held out
 LEAST_GAIN = 1e-5  # relative, of the error, for a level to count as better
 UNSEEN = 0.1  # penalty where nothing can be held out, relative to that where a path starts
@@ -45,9 +48,7 @@ class HeldOut:
 
     def squared_errors(self, factors: Factors, problem: Problem) -> np.ndarray:
         """Of every entry, times its weight, in the units of the scaled values."""
-        predicted = np.empty(len(self.rows), factors.U.dtype)
-        lines = factors.U.shape[1] * factors.U.itemsize // _kernels.LINE_BYTES
-        _kernels.pair_products(self.rows, self.columns, factors.U.reshape(-1), factors.V.reshape(-1), lines, predicted)
+        predicted = pair_products(self.rows, self.columns, factors.U, factors.V)
         errors = np.square((self.values.astype(np.float64) - problem.mean) / problem.scale - predicted)
         return errors if self.weights is None else errors * self.weights
 
@@ -60,14 +61,21 @@ class HeldOut:
 def hold_out(observed: Observed, fraction: float, seed: int) -> np.ndarray:
     """A random mask (nnz,) of entries to be held out, so that every row and column keeps `KEPT` observations at least."""
     wanted = int(min(max(fraction * observed.nnz, LEAST_HELD_OUT), MOST_HELD_OUT, observed.nnz // 4))
-    order = Stream.from_seed(np.random.SeedSequence(seed), member=1).order(observed.nnz, SAMPLING)
-    mask = np.zeros(observed.nnz, bool)
-    mask[order[:wanted]] = True
+    mask = draw(Stream.from_seed(np.random.SeedSequence(seed), member=1), observed.nnz, wanted)
     rows = observed.row_of_entry()
     for index, size in ((rows, observed.shape[0]), (observed.indices, observed.shape[1])):
         kept = np.bincount(index, ~mask, size)
         mask &= kept[index] >= KEPT
     return mask
+
+
+def draw(stream: Stream, size: int, count: int) -> np.ndarray:
+    """A mask (size,) of `count` places, those with the smallest of as many 64-bit numbers; in twice their memory."""
+    keys = np.empty(size, np.int64)
+    for first in range(0, size, DRAWN):
+        high, low = stream.words(2, min(DRAWN, size - first), SAMPLING, first=first)
+        keys[first : first + DRAWN] = ((high - (1 << 31)) << 32) | low
+    return keys <= np.partition(keys, count - 1)[count - 1] if count else np.zeros(size, bool)
 
 
 def complete_automatically(
@@ -113,27 +121,30 @@ def complete_automatically(
         if not mask.any():
             fit = Fit(observed, settings, seed, progress)
             if estimated:
-                return fit.estimated_result(fit.settle_estimated(fit.descend_steeply(most)))
+                return _estimated.result(fit, _estimated.settle(fit, _estimated.descend(fit, most)))
             return complete_unseen(fit, most, number)
         held_out = HeldOut(observed, mask)
         search = Search(
             Fit(observed.subset(~mask), settings, seed, progress, held_out=held_out), most, n_iter_no_change
         )
         search.choose_offsets()
-        if number is None and (search.estimate() or estimated):
-            final = Fit(observed, search.fit.settings, seed, progress, factors=search.best, like=search.fit)
-            return final.estimated_result(final.settle_estimated(search.reg), search.error)
-        search.descend(number)
-        if number is None:
-            search.try_ranks()
-        search.restore()
-        fit = search.fit
-        final = Fit(observed, fit.settings, seed, progress, factors=fit.factors, like=fit)
-        if number is None and search.fits_too_well():
-            exact = find_exact(final, search.rank_guesses, search.most)
+        estimated = number is None and (search.estimate() or estimated)
+        if not estimated:
+            search.descend(number)
+            if number is None:
+                search.try_ranks()
+            search.restore()
+        final = Fit(observed, search.fit.settings, seed, progress, factors=search.best, like=search.fit)
+        reg, cap, error = search.reg, search.cap, search.error
+        guesses = search.rank_guesses if number is None and search.fits_too_well() else None
+        del search  # and with it the entries that were fitted, by rows and by columns
+        if estimated:
+            return _estimated.result(final, _estimated.settle(final, reg), error)
+        if guesses is not None:
+            exact = find_exact(final, guesses, most)
             if exact is not None:
                 return exact
-        return final.result(search.reg, *final.settle(search.reg, search.cap))
+        return final.result(reg, *final.settle(reg, cap))
 
 
 def complete_unseen(fit: Fit, most: int, reg: float | None) -> Fitted:
@@ -176,7 +187,7 @@ class Search:
         fit, start, noise = self.fit, self.fit.factors.copy(), self.fit.problem.noise
         self.reg = largest = reg = fit.largest_reg()
         self.error, self.best = fit.held_out.rmse(fit.factors, fit.problem), start
-        while not fit.stopped and reg > SMALLEST * largest and fit.factors.k < self.most:
+        while not fit.stopped and reg > SMALLEST * largest:
             reg /= fit.settings.path_ratio**STEEP
             if not self.note(reg, self.most, fit.level(reg, self.most, 1), RANK_GAIN):
                 break
@@ -185,7 +196,7 @@ class Search:
         for _ in range(ESTIMATES if fit.factors.k else 0):
             if fit.stopped:
                 break
-            error = fit.estimate(self.reg)
+            error = _estimated.sweep(fit, self.reg)
             self.note(fit.levels[-1][0], self.most, error, 0.0)
             if error > before * (1 - ESTIMATE_GAIN):
                 break

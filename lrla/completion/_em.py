@@ -37,8 +37,8 @@ class Rows(Protocol):
     def counts(self) -> np.ndarray:
         """(n,), weight of the entries of every column."""
 
-    def variance(self) -> np.ndarray:
-        """(n,), of the entries of every column about their mean; 0 where there are none."""
+    def variance(self, center: bool) -> np.ndarray:
+        """(n,), of the entries of every column about their mean, or about zero; 0 where there are none."""
 
     def expect(self, model: FactorModel) -> Statistics:
         """The E step."""
@@ -144,7 +144,7 @@ def iterate(table: Rows, start: FactorModel, options: Options) -> Iterator[tuple
     The last model says whether the iteration converged.
     """
     entries, model, before = float(table.counts.sum()), start, -math.inf
-    variance = table.variance()
+    variance = table.variance(options.fit_mean)
     variance = np.where(variance > 0.0, variance, variance.mean() or 1.0)
     for n_iter in range(1, options.max_iter + 1):
         statistics = table.expect(model)
@@ -199,7 +199,7 @@ def maximize(statistics: Statistics, model: FactorModel, options: Options, varia
 def start_model(table: Table, k: int, options: Options, seed: np.random.SeedSequence) -> FactorModel:
     """Column means, half the variance as noise, and the k leading directions of the table with means in its holes."""
     mean = table.means() if options.fit_mean else np.zeros(table.n)
-    variance = table.variance() + (table.means() - mean) ** 2
+    variance = table.variance(options.fit_mean)
     psi = np.where(variance > 0.0, 0.5 * variance, 0.5 * (variance.mean() or 1.0))
     empty = FactorModel(mean, np.zeros((table.n, 0)), psi)
     return widen(table, empty, k, seed, np.zeros((table.m, 0)))

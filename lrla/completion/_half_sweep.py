@@ -134,8 +134,17 @@ def padded(width: int, dtype: np.dtype) -> int:
 
 def aligned_zeros(rows: int, width: int, dtype: np.dtype) -> np.ndarray:
     """Zeros (rows, width) that start on a cache line: a line in two of them takes twice as long to read or write."""
+    return _aligned(np.zeros, rows, width, dtype)
+
+
+def aligned_empty(rows: int, width: int, dtype: np.dtype) -> np.ndarray:
+    """An array (rows, width) with any contents that starts on a cache line."""
+    return _aligned(np.empty, rows, width, dtype)
+
+
+def _aligned(create: Any, rows: int, width: int, dtype: np.dtype) -> np.ndarray:
     size, line = rows * width * np.dtype(dtype).itemsize, _kernels.LINE_BYTES
-    memory = np.zeros(size + line, np.uint8)
+    memory = create(size + line, np.uint8)
     start = -memory.ctypes.data % line
     return memory[start : start + size].view(dtype).reshape(rows, width)
 
@@ -170,26 +179,53 @@ def update_rows(
     noise : float
         Variance of the noise of the scaled observations, for those of X.
     """
-    dtype = X.dtype
-    spread, feature_spread = (np.empty(0, dtype),) * 2 if spreads is None else (S.reshape(-1) for S in spreads)
-    counts = observed.counts.astype(dtype)
-    d = np.where(free > 0, mean_squares(F, observed.T.counts), 1).astype(dtype)
-    numbers = np.array([*numbers[:2], np.finfo(dtype).tiny, (NOISE * _arrays.eps(dtype)) ** 2, noise], dtype)
-    sums = np.zeros((BLOCKS, 4))
-    room = 10 + SCRATCH_BYTES // (X.shape[1] * X.itemsize)
-    order = frozen(np.arange(room, dtype=np.int32))
+    dtype, spread = X.dtype, np.empty(0, X.dtype)
+    if spreads is not None:
+        add_up(observed, spreads[1], spreads[0])
+        spread = spreads[0].reshape(-1)
+    d = np.where(free > 0, mean_squares(F, observed.T.counts), 1)
+    shape = np.concatenate((penalty, free, d)).astype(dtype)
+    rounding = (NOISE * _arrays.eps(dtype)) ** 2
+    constants = *numbers[:2], np.finfo(dtype).tiny, rounding, noise, solver.tolerance
+    rows = observed.counts.astype(dtype), row_weights
+    room = SCRATCH_BYTES // (X.shape[1] * X.itemsize)
+    found = _run(observed, observed.values, rows, F, X, spread, shape, constants, solver.max_iter, room)
+    loss, ridge, gain, steps = found.tolist()
+    return Sums(loss, ridge, gain, steps / max(1, observed.nnz))
+
+
+def add_up(observed: Observed, F: np.ndarray, X: np.ndarray, values: np.ndarray | None = None) -> None:
+    """Write into every row of X the weighted sum of the rows of F that its entries have, or of these times `values`.
+
+    Parameters
+    ----------
+    observed : Observed, (m, n)
+    F, X : (n, width), (m, width)
+        C-contiguous rows of whole cache lines.
+    values : (nnz,), optional
+    """
+    constants = (0, -1, 0, 0, 0, 0) if values is None else (1, 0, 0, 0, 0, 0)  # the numbers scale x - mean are summed
+    values = observed.values if values is None else frozen(values)
+    nothing, shape = np.empty(0, X.dtype), np.zeros(3 * X.shape[1], X.dtype)
+    _run(observed, values, (nothing, nothing), F, X, nothing, shape, constants, _kernels.SUMS_ONLY, 0)
+
+
+def _run(
+    observed: Observed, values: np.ndarray, rows: tuple[np.ndarray, np.ndarray], F: np.ndarray, X: np.ndarray,
+    spread: np.ndarray, shape: np.ndarray, constants: tuple[float, ...], most: int, room: int,
+) -> np.ndarray:  # fmt: skip
+    """The kernel on all rows, shared among threads, with room to gather the features of so many entries; its sums (4,)."""
+    sums, numbers = np.zeros((BLOCKS, 4)), tuple(np.array(constants, X.dtype))
 
     def work(first: int, last: int) -> None:
         _kernels.half_sweep_rows(
-            observed.indptr, observed.indices, observed.values, observed.weight_array, counts, row_weights,
-            F.reshape(-1), X.reshape(-1), (feature_spread, spread), penalty, free, d, numbers,
-            (solver.tolerance, solver.max_iter), observed.bounds, (first, last),
-            aligned_zeros(room, X.shape[1], dtype).reshape(-1), order, sums,
+            observed.indptr, observed.indices, values, observed.weight_array, *rows, F.reshape(-1), X.reshape(-1), spread,
+            shape, numbers, most, observed.bounds, (first, last),
+            aligned_empty(room + _kernels.WORK_ROWS, X.shape[1], X.dtype).reshape(-1), sums,
         )  # fmt: skip
 
     share(work, BLOCKS)
-    loss, ridge, gain, steps = sums.sum(axis=0).tolist()
-    return Sums(loss, ridge, gain, steps / max(1, observed.nnz))
+    return sums.sum(axis=0)
 
 
 def mean_squares(F: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -200,6 +236,20 @@ def mean_squares(F: np.ndarray, counts: np.ndarray) -> np.ndarray:
         block = F[rows].astype(np.float64)
         total += counts[rows] @ np.square(block, out=block)
     return total / max(counts.sum(), np.finfo(np.float64).tiny)
+
+
+def pair_products(rows: np.ndarray, columns: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+    """``u_i v_j`` for pairs (i, j), (n_pairs,).
+
+    Parameters
+    ----------
+    rows, columns : (n_pairs,) int32
+    U, V : (m, width), (n, width)
+        C-contiguous rows of whole cache lines.
+    """
+    out, lines = np.empty(len(rows), U.dtype), U.shape[1] * U.itemsize // _kernels.LINE_BYTES
+    _kernels.pair_products(frozen(rows), frozen(columns), U.reshape(-1), V.reshape(-1), lines, out)
+    return out
 
 
 # ---------------------------------------------------------------------------------------------------- the array routine

@@ -101,6 +101,27 @@ def require_entries(observed: Observed, name: str) -> None:
         raise ValueError(f"{name} has no observed entry, so there is nothing to learn from.")
 
 
+def check_index(index: Any, size: int, name: str) -> np.ndarray:
+    """Integers in [0, size), or TypeError or IndexError."""
+    index = np.asarray(index)
+    if index.size and index.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers; got dtype {index.dtype}.")
+    if index.size and (index.min() < 0 or index.max() >= size):
+        bad = index.min() if index.min() < 0 else index.max()
+        raise IndexError(f"{name} must lie in [0, {size}); found {bad}.")
+    return index.astype(np.int64, copy=False)
+
+
+def check_row_ids(row_ids: Any, count: int, n_rows: int) -> np.ndarray:
+    """The rows of a model that `count` rows take the place of, all different; None: those after its `n_rows`."""
+    if row_ids is None:
+        return n_rows + np.arange(count)
+    ids = np.asarray(row_ids)
+    if ids.shape != (count,) or ids.dtype.kind not in "iu" or ids.min() < 0 or len(np.unique(ids)) < count:
+        raise ValueError(f"row_ids must be {count} different integers >= 0, one for each row of X; got {row_ids!r}.")
+    return ids.astype(np.int64)
+
+
 # ---------------------------------------------------------------------------------------------------- to entries
 
 

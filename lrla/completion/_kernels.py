@@ -2,9 +2,12 @@
 
 Factors are held as rows of a whole number of cache lines (zeros at the end), and a *line* is handled as one value in
 vector registers.  Four entries are taken at a time: their four dot products share the loads of the row's vector and one
-reduction, and their four contributions one load and one store of the row's sum.
+reduction, and their four contributions one load and one store of the row's sum.  The numbers of four entries are a *four*,
+one value as well.
 
-Functions that only other kernels call are compiled without a way in from Python, which takes a third less time.
+The first fit waits for the compiler, so little is left to it.  All passes over the entries of a row go through one place in
+one kernel, arrays are brought down to the places where they start, loops over lines are written out as they are to be, and
+functions that only other kernels call have no way in from Python: half the time of a function for each kind of pass.
 """
 
 from __future__ import annotations
@@ -18,17 +21,21 @@ from lrla._jit import kernel
 
 LINE_BYTES = 64
 # unsigned numbers are not asked whether they count from the end
-ONE, TWO, THREE, FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+NONE, ONE, TWO, THREE, FOUR = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 AHEAD = np.uint64(8)  # entries between that which is worked on and those whose features are fetched into the cache
 CHUNK = np.uint64(1024)  # entries whose contributions are summed before they join the sum of the row
+# The rows of lines that a row is worked on in: x, r, p, A p, M, lam, the sum of a chunk, and then gathered features.
+X0, R, P, AP, M, LAM, PART, KEPT = (np.uint64(row) for row in range(8))
+WORK_ROWS = 7 + 4  # with those that the last four gathered features may take too many
+SUMS_ONLY = -1  # as the largest number of steps
 
 
 class Line(types.Type):
-    """The Numba type of a cache line of numbers in vector registers; it exists inside kernels only."""
+    """The Numba type of a few numbers in vector registers, a cache line or four; it exists inside kernels only."""
 
-    def __init__(self, dtype):
-        self.dtype, self.width = dtype, LINE_BYTES * 8 // dtype.bitwidth
-        super().__init__(f"CompletionLine({dtype})")
+    def __init__(self, dtype, width):
+        self.dtype, self.width = dtype, width
+        super().__init__(f"CompletionLine({dtype} x {width})")
 
 
 @register_model(Line)
@@ -38,7 +45,26 @@ class LineModel(models.PrimitiveModel):
         super().__init__(manager, line, vector)
 
 
-# The functions on lines.  The bodies are what they mean, and what runs under NUMBA_DISABLE_JIT.
+def _line(dtype):
+    return Line(dtype, LINE_BYTES * 8 // dtype.bitwidth)
+
+
+# The functions on lines.  The bodies are what they mean, and what runs under NUMBA_DISABLE_JIT.  Vectors are told by where
+# they start.
+
+
+def one_version():
+    """Have no loop compiled once more for every condition in it: where lines are values there is nothing to gain."""
+
+
+def start_of(array):
+    """A contiguous array as no more than the place where it starts: a value that takes far less time to compile."""
+    return array
+
+
+def number(numbers, p):
+    """Number p."""
+    return numbers[p]
 
 
 def line_zero(numbers):
@@ -49,17 +75,13 @@ def line_zero(numbers):
 def line_get(numbers, k):
     """Line k of a contiguous vector of lines."""
     width = LINE_BYTES // numbers.itemsize
-    return numbers[k * width : (k + 1) * width].copy()
+    return numbers[int(k) * width : (int(k) + 1) * width].copy()
 
 
 def line_put(numbers, k, x):
     """Write line k of a contiguous vector of lines."""
     width = LINE_BYTES // numbers.itemsize
-    numbers[k * width : (k + 1) * width] = x
-
-
-def line_fetch(numbers, k):
-    """Say that line k of a contiguous vector of lines is read soon."""
+    numbers[int(k) * width : (int(k) + 1) * width] = x
 
 
 def line_axpy(a, x, y):
@@ -78,87 +100,159 @@ def line_ratio(x, y):
 
 
 def line_sums(a, b, c, d):
-    """The sums of four lines."""
-    return a.sum(), b.sum(), c.sum(), d.sum()
+    """The sums of four lines, as a four."""
+    return np.array([a.sum(), b.sum(), c.sum(), d.sum()])
 
 
-@type_callable(line_zero)
-def _type_zero(context):
-    return lambda numbers: Line(numbers.dtype)
+def lines_clear(numbers, k, lines):
+    """Make a row of lines zero that starts at line k."""
+    numbers[_row(numbers, k, lines)] = 0
 
 
-@type_callable(line_get)
-def _type_get(context):
-    return lambda numbers, k: Line(numbers.dtype)
+def lines_copy(numbers, j, out, k, lines):
+    """Copy a row of lines from line j of one vector to line k of another."""
+    out[_row(out, k, lines)] = numbers[_row(numbers, j, lines)]
 
 
-@type_callable(line_put)
-def _type_put(context):
-    return lambda numbers, k, x: types.none
+def lines_fetch(numbers, a, b, c, d, lines):
+    """Say that the rows of lines at a, b, c and d are read soon."""
 
 
-@type_callable(line_fetch)
-def _type_fetch(context):
-    return lambda numbers, k: types.none
+def lines_gather(numbers, a, b, c, d, out, k, lines):
+    """Copy the rows of lines at a, b, c and d one after the other to line k of another vector."""
+    for place, j in enumerate((a, b, c, d)):
+        lines_copy(numbers, j, out, k + place * lines, lines)
 
 
-@type_callable(line_axpy)
-def _type_axpy(context):
-    return lambda a, x, y: y
+def lines_products(numbers, a, b, c, d, x, k, lines):
+    """The four of the products of the rows of lines at a, b, c and d with that of x at k."""
+    x = x[_row(x, k, lines)]
+    return np.array([numbers[_row(numbers, j, lines)] @ x for j in (a, b, c, d)])
 
 
-@type_callable(line_fma)
-def _type_fma(context):
-    return lambda x, y, z: z
+def lines_add(numbers, a, b, c, d, t, out, k, lines):
+    """Add to the row of `out` at k those at a, b, c and d times the numbers of the four t."""
+    for j, factor in zip((a, b, c, d), t, strict=True):
+        out[_row(out, k, lines)] += factor * numbers[_row(numbers, j, lines)]
 
 
-@type_callable(line_ratio)
-def _type_ratio(context):
-    return lambda x, y: y
+def _row(numbers, k, lines):
+    width = LINE_BYTES // numbers.itemsize
+    return slice(int(k) * width, (int(k) + int(lines)) * width)
 
 
-@type_callable(line_sums)
-def _type_sums(context):
-    return lambda a, b, c, d: types.UniTuple(a.dtype, 4)
+def rows_of(indices, p, q, r, s, lines):
+    """The first lines of the rows whose numbers stand at four places."""
+    return tuple(np.uint64(indices[place]) * lines for place in (p, q, r, s))
 
 
-@lower_builtin(line_zero, types.Array)
+def four_get(numbers, p, n):
+    """The four of the numbers from p on, zero where there are but n < 4."""
+    x = np.zeros(4, numbers.dtype)
+    x[: min(n, 4)] = numbers[p : p + min(n, 4)]
+    return x
+
+
+def four_put(numbers, p, n, x):
+    """Write the four x to the numbers from p on, or n < 4 of them."""
+    numbers[p : p + min(n, 4)] = x[: min(n, 4)]
+
+
+def four_ones(numbers, n):
+    """A four of ones, zero where there are but n < 4."""
+    return (np.arange(4) < n).astype(numbers.dtype)
+
+
+def four_sum(x):
+    """The sum of a four."""
+    return x.sum()
+
+
+def _typed(function, result):
+    """Tell the type of the result by those of the arguments."""
+    type_callable(function)(lambda context: result)
+
+
+_typed(one_version, lambda: types.none)
+_typed(start_of, lambda array: types.CPointer(array.dtype))
+_typed(number, lambda numbers, p: numbers.dtype)
+_typed(line_zero, lambda numbers: _line(numbers.dtype))
+_typed(line_get, lambda numbers, k: _line(numbers.dtype))
+_typed(line_put, lambda numbers, k, x: types.none)
+_typed(line_axpy, lambda a, x, y: y)
+_typed(line_fma, lambda x, y, z: z)
+_typed(line_ratio, lambda x, y: y)
+_typed(line_sums, lambda a, b, c, d: Line(a.dtype, 4))
+_typed(lines_clear, lambda numbers, k, lines: types.none)
+_typed(lines_copy, lambda numbers, j, out, k, lines: types.none)
+_typed(lines_fetch, lambda numbers, a, b, c, d, lines: types.none)
+_typed(lines_gather, lambda numbers, a, b, c, d, out, k, lines: types.none)
+_typed(lines_products, lambda numbers, a, b, c, d, x, k, lines: Line(numbers.dtype, 4))
+_typed(lines_add, lambda numbers, a, b, c, d, t, out, k, lines: types.none)
+_typed(four_get, lambda numbers, p, n: Line(numbers.dtype, 4))
+_typed(rows_of, lambda indices, p, q, r, s, lines: types.UniTuple(types.uint64, 4))
+_typed(four_put, lambda numbers, p, n, x: types.none)
+_typed(four_ones, lambda numbers, n: Line(numbers.dtype, 4))
+_typed(four_sum, lambda x: x.dtype)
+
+
+@lower_builtin(one_version)
+def _lower_one_version(context, builder, sig, args):
+    builder.function.attributes.add("optsize")
+    return context.get_dummy_value()
+
+
+@lower_builtin(start_of, types.Array)
+def _lower_start_of(context, builder, sig, args):
+    return context.data_model_manager[sig.args[0]].get(builder, args[0], "data")
+
+
+@lower_builtin(number, types.CPointer, types.Integer)
+def _lower_number(context, builder, sig, args):
+    return builder.load(builder.gep(args[0], [args[1]]))
+
+
+@lower_builtin(line_zero, types.CPointer)
 def _lower_zero(context, builder, sig, args):
     return cgutils.ir.Constant(context.get_value_type(sig.return_type), None)
 
 
-def _pointer(context, builder, sig, args, line):
-    numbers = context.make_array(sig.args[0])(context, builder, args[0])
-    k = context.cast(builder, args[1], sig.args[1], types.intp)
-    return builder.gep(builder.bitcast(numbers.data, context.get_value_type(line).as_pointer()), [k])
+def _place(context, builder, numbers, k, dtype):
+    return builder.gep(builder.bitcast(numbers, context.get_value_type(_line(dtype)).as_pointer()), [k])
 
 
-@lower_builtin(line_get, types.Array, types.Integer)
-def _lower_get(context, builder, sig, args):
-    value = builder.load(_pointer(context, builder, sig, args, sig.return_type))
-    value.align = sig.return_type.dtype.bitwidth // 8  # promise no more than NumPy does
+def _get(context, builder, numbers, k, dtype):
+    value = builder.load(_place(context, builder, numbers, k, dtype))
+    value.align = dtype.bitwidth // 8  # promise no more than NumPy does
     return value
 
 
-@lower_builtin(line_put, types.Array, types.Integer, Line)
+def _put(context, builder, numbers, k, x, dtype):
+    builder.store(x, _place(context, builder, numbers, k, dtype)).align = dtype.bitwidth // 8
+    return context.get_dummy_value()
+
+
+@lower_builtin(line_get, types.CPointer, types.Integer)
+def _lower_get(context, builder, sig, args):
+    return _get(context, builder, *args, sig.args[0].dtype)
+
+
+@lower_builtin(line_put, types.CPointer, types.Integer, Line)
 def _lower_put(context, builder, sig, args):
-    stored = builder.store(args[2], _pointer(context, builder, sig, args, sig.args[2]))
-    stored.align = sig.args[2].dtype.bitwidth // 8
-    return context.get_dummy_value()
-
-
-@lower_builtin(line_fetch, types.Array, types.Integer)
-def _lower_fetch(context, builder, sig, args):
-    ir = cgutils.ir
-    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    pointer = builder.bitcast(_pointer(context, builder, sig, args, Line(sig.args[0].dtype)), byte)
-    builder.call(fetch, [pointer, number(0), number(3), number(1)])  # to read, into the first cache, data
-    return context.get_dummy_value()
+    return _put(context, builder, *args, sig.args[0].dtype)
 
 
 # "contract" lets the processor's fused multiply-add do both operations; no other liberty is given.
+
+
+def _multiply_add(builder, x, y, z):
+    return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+
+def _lanes(builder, x, lanes):
+    """These lanes of a vector, as a vector."""
+    kind = cgutils.ir.VectorType(cgutils.ir.IntType(32), len(lanes))
+    return builder.shuffle_vector(x, x, cgutils.ir.Constant(kind, lanes))
 
 
 @lower_builtin(line_axpy, types.Float, Line, Line)
@@ -166,14 +260,12 @@ def _lower_axpy(context, builder, sig, args):
     ir, (a, x, y) = cgutils.ir, args
     a = context.cast(builder, a, sig.args[0], sig.args[1].dtype)
     a = builder.insert_element(ir.Constant(x.type, ir.Undefined), a, ir.IntType(32)(0))
-    a = builder.shuffle_vector(a, a, ir.Constant(ir.VectorType(ir.IntType(32), x.type.count), None))
-    return builder.fadd(builder.fmul(a, x, flags=("contract",)), y, flags=("contract",))
+    return _multiply_add(builder, _lanes(builder, a, [0] * x.type.count), x, y)
 
 
 @lower_builtin(line_fma, Line, Line, Line)
 def _lower_fma(context, builder, sig, args):
-    x, y, z = args
-    return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+    return _multiply_add(builder, *args)
 
 
 @lower_builtin(line_ratio, Line, Line)
@@ -183,6 +275,10 @@ def _lower_ratio(context, builder, sig, args):
 
 @lower_builtin(line_sums, Line, Line, Line, Line)
 def _lower_sums(context, builder, sig, args):
+    return _sums(builder, *args)
+
+
+def _sums(builder, a, b, c, d):
     """Add lines in pairs while they are interleaved: 9 shuffles and adds each for four lines, where four sums take 16."""
     ir = cgutils.ir
 
@@ -196,232 +292,281 @@ def _lower_sums(context, builder, sig, args):
                   for lanes in (low, high)]  # fmt: skip
         return builder.fadd(pick(x, y, places[0]), pick(x, y, places[1]))
 
-    a, b, c, d = args
     ab = together(a, b, (0, 4, 1, 5), (2, 6, 3, 7))  # in every group of four lanes: a, b, a, b
     cd = together(c, d, (0, 4, 1, 5), (2, 6, 3, 7))
     total = together(ab, cd, (0, 1, 4, 5), (2, 3, 6, 7))  # a, b, c, d
     while total.type.count > 4:
         half = total.type.count // 2
-        total = builder.fadd(pick(total, total, list(range(half))), pick(total, total, list(range(half, 2 * half))))
-    return context.make_tuple(
-        builder, sig.return_type, [builder.extract_element(total, ir.IntType(32)(lane)) for lane in range(4)]
-    )
+        low, high = (_lanes(builder, total, list(range(start, start + half))) for start in (0, half))
+        total = builder.fadd(low, high)
+    return total
+
+
+@lower_builtin(lines_clear, types.VarArg(types.Any))
+def _lower_clear(context, builder, sig, args):
+    (numbers, k, lines), dtype = args, sig.args[0].dtype
+    zero = cgutils.ir.Constant(context.get_value_type(_line(dtype)), None)
+    with cgutils.for_range(builder, lines) as loop:
+        _put(context, builder, numbers, builder.add(k, loop.index), zero, dtype)
+    return context.get_dummy_value()
+
+
+@lower_builtin(lines_copy, types.VarArg(types.Any))
+def _lower_copy(context, builder, sig, args):
+    (numbers, j, out, k, lines), dtype = args, sig.args[0].dtype
+    with cgutils.for_range(builder, lines) as loop:
+        x = _get(context, builder, numbers, builder.add(j, loop.index), dtype)
+        _put(context, builder, out, builder.add(k, loop.index), x, dtype)
+    return context.get_dummy_value()
+
+
+@lower_builtin(lines_fetch, types.VarArg(types.Any))
+def _lower_fetch(context, builder, sig, args):
+    ir, (numbers, *rows, lines) = cgutils.ir, args
+    byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    how = integer(0), integer(3), integer(1)  # to read, into the first cache, data
+    with cgutils.for_range(builder, lines) as loop:
+        for row in rows:
+            place = _place(context, builder, numbers, builder.add(row, loop.index), sig.args[0].dtype)
+            builder.call(fetch, [builder.bitcast(place, byte), *how])
+    return context.get_dummy_value()
+
+
+@lower_builtin(lines_gather, types.VarArg(types.Any))
+def _lower_gather(context, builder, sig, args):
+    (numbers, *rows, out, k, lines), dtype = args, sig.args[0].dtype
+    with cgutils.for_range(builder, lines) as loop:
+        place = builder.add(k, loop.index)
+        for row in rows:
+            x = _get(context, builder, numbers, builder.add(row, loop.index), dtype)
+            _put(context, builder, out, place, x, dtype)
+            place = builder.add(place, lines)
+    return context.get_dummy_value()
+
+
+@lower_builtin(lines_products, types.VarArg(types.Any))
+def _lower_products(context, builder, sig, args):
+    (numbers, *rows, x, k, lines), dtype = args, sig.args[0].dtype
+    line = context.get_value_type(_line(dtype))
+    totals = [cgutils.alloca_once(builder, line) for _ in rows]
+    for total in totals:
+        builder.store(cgutils.ir.Constant(line, None), total)
+    with cgutils.for_range(builder, lines) as loop:
+        y = _get(context, builder, x, builder.add(k, loop.index), dtype)
+        for row, total in zip(rows, totals, strict=True):
+            value = _get(context, builder, numbers, builder.add(row, loop.index), dtype)
+            builder.store(_multiply_add(builder, value, y, builder.load(total)), total)
+    return _sums(builder, *(builder.load(total) for total in totals))
+
+
+@lower_builtin(lines_add, types.VarArg(types.Any))
+def _lower_add(context, builder, sig, args):
+    (numbers, *rows, t, out, k, lines), dtype = args, sig.args[0].dtype
+    factors = [_lanes(builder, t, [lane] * _line(dtype).width) for lane in range(4)]
+    with cgutils.for_range(builder, lines) as loop:
+        place = builder.add(k, loop.index)
+        y = _get(context, builder, out, place, dtype)
+        for row, factor in zip(rows, factors, strict=True):
+            value = _get(context, builder, numbers, builder.add(row, loop.index), dtype)
+            y = _multiply_add(builder, factor, value, y)
+        _put(context, builder, out, place, y, dtype)
+    return context.get_dummy_value()
+
+
+@lower_builtin(rows_of, types.VarArg(types.Any))
+def _lower_rows_of(context, builder, sig, args):
+    indices, *places, lines = args
+    rows = (builder.zext(builder.load(builder.gep(indices, [place])), lines.type) for place in places)
+    return context.make_tuple(builder, sig.return_type, [builder.mul(row, lines) for row in rows])
+
+
+def _few(builder, n, lane):
+    """Whether there are no more than `lane` numbers."""
+    return builder.icmp_unsigned("<=", n, n.type(lane))
+
+
+@lower_builtin(four_get, types.CPointer, types.Integer, types.Integer)
+def _lower_four_get(context, builder, sig, args):
+    ir, four = cgutils.ir, context.get_value_type(sig.return_type)
+    first = builder.gep(args[0], [args[1]])
+    result = cgutils.alloca_once(builder, four)
+    with builder.if_else(_few(builder, args[2], 3)) as (some, all_four):
+        with some:
+            x = ir.Constant(four, None)
+            for lane in range(3):  # the first number stands in for those that are not there
+                absent = _few(builder, args[2], lane)
+                place = builder.select(absent, args[1].type(0), args[1].type(lane))
+                value = builder.load(builder.gep(first, [place]))
+                value = builder.select(absent, four.element(0.0), value)
+                x = builder.insert_element(x, value, ir.IntType(32)(lane))
+            builder.store(x, result)
+        with all_four:
+            value = builder.load(builder.bitcast(first, four.as_pointer()))
+            value.align = sig.return_type.dtype.bitwidth // 8
+            builder.store(value, result)
+    return builder.load(result)
+
+
+@lower_builtin(four_put, types.CPointer, types.Integer, types.Integer, Line)
+def _lower_four_put(context, builder, sig, args):
+    ir = cgutils.ir
+    first = builder.gep(args[0], [args[1]])
+    with builder.if_else(_few(builder, args[2], 3)) as (some, all_four):
+        with some:
+            for lane in range(3):
+                with builder.if_then(builder.not_(_few(builder, args[2], lane))):
+                    value = builder.extract_element(args[3], ir.IntType(32)(lane))
+                    builder.store(value, builder.gep(first, [args[1].type(lane)]))
+        with all_four:
+            stored = builder.store(args[3], builder.bitcast(first, args[3].type.as_pointer()))
+            stored.align = sig.args[3].dtype.bitwidth // 8
+    return context.get_dummy_value()
+
+
+@lower_builtin(four_ones, types.CPointer, types.Integer)
+def _lower_four_ones(context, builder, sig, args):
+    ir, four = cgutils.ir, context.get_value_type(sig.return_type)
+    n = builder.select(_few(builder, args[1], 4), args[1], args[1].type(4))
+    n = builder.trunc(n, ir.IntType(32))
+    n = builder.insert_element(ir.Constant(ir.VectorType(ir.IntType(32), 4), ir.Undefined), n, ir.IntType(32)(0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), 4), [0, 1, 2, 3])
+    there = builder.icmp_signed("<", lanes, _lanes(builder, n, [0] * 4))
+    return builder.select(there, ir.Constant(four, [1.0] * 4), ir.Constant(four, None))
+
+
+@lower_builtin(four_sum, Line)
+def _lower_four_sum(context, builder, sig, args):
+    (x,) = args
+    half = builder.fadd(_lanes(builder, x, [0, 1]), _lanes(builder, x, [2, 3]))
+    a, b = (builder.extract_element(half, cgutils.ir.IntType(32)(lane)) for lane in range(2))
+    return builder.fadd(a, b)
 
 
 # ---------------------------------------------------------------------------------------------------- one row
 
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _four(indices, p, n, lines):
-    """The first lines of the features of four entries from p on; the last of n < 4 stands in for those that are not there."""
-    if n >= FOUR:
-        q1, q2, q3 = p + ONE, p + TWO, p + THREE
-    else:
-        q3 = p + n - ONE
-        q1, q2 = min(p + ONE, q3), min(p + TWO, q3)
-    return (
-        np.uint64(indices[p]) * lines,
-        np.uint64(indices[q1]) * lines,
-        np.uint64(indices[q2]) * lines,
-        np.uint64(indices[q3]) * lines,
-    )
+_part = numba.njit(
+    nogil=True, error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+)  # of a kernel
 
 
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _take_four(numbers, p, n):
-    """Four numbers from p on, zero where there are but n < 4."""
-    zero = numbers[p] - numbers[p]
-    if n >= FOUR:
-        return numbers[p], numbers[p + ONE], numbers[p + TWO], numbers[p + THREE]
-    return numbers[p], numbers[p + ONE] if n > ONE else zero, numbers[p + TWO] if n > TWO else zero, zero
+@_part
+def _begin(work, shape, weight, count, tiny, lines):
+    """Start of a row: lam += penalty, r = -lam x, the preconditioner M = 1 / D, p = A p = 0.
 
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _dots(F, j, x, base, lines):
-    """The products of four features with a vector that starts at line `base` of x."""
-    a0 = a1 = a2 = a3 = line_zero(F)
-    j0, j1, j2, j3 = j
+    lam begins as what is added to the penalties.  Returns the penalty of x, and x D x.
+    """
+    one_version()
+    total = size = zero = line_zero(work)
     for k in range(lines):
-        y = line_get(x, base + k)
-        a0 = line_fma(line_get(F, j0 + k), y, a0)
-        a1 = line_fma(line_get(F, j1 + k), y, a1)
-        a2 = line_fma(line_get(F, j2 + k), y, a2)
-        a3 = line_fma(line_get(F, j3 + k), y, a3)
-    return line_sums(a0, a1, a2, a3)
+        x, free = line_get(work, k), line_get(shape, lines + k)
+        lam = line_axpy(weight, line_get(shape, k), line_get(work, LAM * lines + k))
+        lam_x = line_fma(lam, x, zero)
+        curvature = line_axpy(count, line_get(shape, TWO * lines + k), line_axpy(tiny, free, lam))
+        total, size = line_fma(lam_x, x, total), line_fma(line_fma(curvature, x, zero), x, size)
+        line_put(work, LAM * lines + k, lam)
+        line_put(work, R * lines + k, line_axpy(-1.0, lam_x, zero))
+        line_put(work, M * lines + k, line_ratio(free, curvature))
+        line_put(work, P * lines + k, zero)
+        line_put(work, AP * lines + k, zero)
+    return four_sum(line_sums(total, zero, zero, zero)), four_sum(line_sums(size, zero, zero, zero))
 
 
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _add_four(F, j, t, g, lines):
-    """g += the four features times the four numbers t."""
-    j0, j1, j2, j3 = j
-    t0, t1, t2, t3 = t
-    for k in range(lines):
-        y = line_axpy(t0, line_get(F, j0 + k), line_get(g, k))
-        y = line_axpy(t1, line_get(F, j1 + k), y)
-        y = line_axpy(t2, line_get(F, j2 + k), y)
-        line_put(g, k, line_axpy(t3, line_get(F, j3 + k), y))
+@_part
+def _pass(F, indices, values, weights, entries, kinds, form, work, at, out, lines):
+    """The row of `work` at `out` += sum w t f over some entries; returns sum w t^2 where there are targets.
 
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _copy_four(F, j, scratch, row, lines):
-    j0, j1, j2, j3 = j
-    at = row * lines
-    for k in range(lines):
-        line_put(scratch, at + k, line_get(F, j0 + k))
-        line_put(scratch, at + lines + k, line_get(F, j1 + k))
-        line_put(scratch, at + TWO * lines + k, line_get(F, j2 + k))
-        line_put(scratch, at + THREE * lines + k, line_get(F, j3 + k))
-
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _fetch_four(F, j, lines):
-    for k in range(lines):
-        for first in j:
-            line_fetch(F, first + k)
-
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _residual_pass(F, entries, start, stop, target, x, base, g, part, scratch, keep, lines):
-    """g += sum w (y - f x) f over entries start <= p < stop; returns sum w (y - f x)^2."""
-    indices, values, weights = entries
-    scale, mean = target
+    Parameters
+    ----------
+    F, indices, values, weights : starts of the features, the entries' columns, values and weights
+    entries : (start, stop, fetched): start <= p < stop, and features of entries before `fetched` are fetched ahead
+    kinds : (weighted, targets, products, keep, gathered).  t is scale y - mean, or less f x, or f x alone: with targets,
+        products or both.  keep: the features are gathered in `work`; gathered: they are there
+    form : (scale, mean)
+    work : start of the rows of lines that a row is worked on in
+    at : row of `work` where x is
+    """
+    one_version()
+    start, stop, fetched = entries
+    weighted, targets, products, keep, gathered = kinds
+    scale, mean = form
+    none = four_ones(work, np.uint64(0))
+    minus = line_axpy(-mean, four_ones(work, FOUR), none)
     loss = 0.0
-    zero = line_zero(g)
+    source = work if gathered else F
     for first in range(start, stop, CHUNK):
-        for k in range(lines):
-            line_put(part, k, zero)
-        for p in range(first, min(first + CHUNK, stop), FOUR):
+        squares = none
+        last = first + CHUNK if stop - first > CHUNK else stop
+        lines_clear(work, PART * lines, lines)
+        for p in range(first, last, FOUR):
             n = stop - p
-            if p + AHEAD + FOUR <= len(indices):
-                _fetch_four(F, _four(indices, p + AHEAD, FOUR, lines), lines)
-            j = _four(indices, p, n, lines)
-            d0, d1, d2, d3 = _dots(F, j, x, base, lines)
-            y0, y1, y2, y3 = _take_four(values, p, n)
-            t0, t1, t2, t3 = (
-                y0 * scale - mean - d0,
-                y1 * scale - mean - d1,
-                y2 * scale - mean - d2,
-                y3 * scale - mean - d3,
-            )
-            if n < FOUR:
-                t3 = t3 - t3
-                t2 = t2 if n > TWO else t3
-                t1 = t1 if n > ONE else t3
-            if len(weights):
-                w0, w1, w2, w3 = _take_four(weights, p, n)
-                loss += w0 * t0 * t0 + w1 * t1 * t1 + (w2 * t2 * t2 + w3 * t3 * t3)
-                t0, t1, t2, t3 = w0 * t0, w1 * t1, w2 * t2, w3 * t3
+            if p + AHEAD + FOUR <= fetched:
+                a, b, c, d = rows_of(indices, p + AHEAD, p + AHEAD + ONE, p + AHEAD + TWO, p + AHEAD + THREE, lines)
+                lines_fetch(F, a, b, c, d, lines)
+            q1, q2, q3 = p + ONE, p + TWO, p + THREE
+            if n < FOUR:  # the last entry stands in for those that are not there
+                q1 = q1 if n > ONE else p
+                q2 = q2 if n > TWO else q1
+                q3 = q2
+            kept = KEPT * lines + (p - start) * lines
+            if gathered:
+                a, b, c, d = kept, kept + (q1 - p) * lines, kept + (q2 - p) * lines, kept + (q3 - p) * lines
             else:
-                loss += t0 * t0 + t1 * t1 + (t2 * t2 + t3 * t3)
-            _add_four(F, j, (t0, t1, t2, t3), part, lines)
+                a, b, c, d = rows_of(indices, p, q1, q2, q3, lines)
+            t = none
+            if products:
+                t = lines_products(source, a, b, c, d, work, at * lines, lines)
+            w = four_get(weights, p, n) if weighted else four_ones(work, n)
+            if targets:
+                t = line_axpy(-1.0, t, line_axpy(scale, four_get(values, p, n), minus))
+                squares = line_fma(line_fma(w, t, none), t, squares)
+            lines_add(source, a, b, c, d, line_fma(w, t, none), work, PART * lines, lines)
             if keep:
-                _copy_four(F, j, scratch, p - start, lines)
+                lines_gather(F, a, b, c, d, work, kept, lines)
         for k in range(lines):
-            line_put(g, k, line_axpy(1.0, line_get(part, k), line_get(g, k)))
+            y = line_axpy(1.0, line_get(work, PART * lines + k), line_get(work, out * lines + k))
+            line_put(work, out * lines + k, y)
+        loss += four_sum(squares)
     return loss
 
 
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _normal_pass(F, indices, shift, weights, start, stop, x, g, part, scattered, lines):
-    """g += sum w (f x) f over entries start <= p < stop; entry p has the feature indices[p - shift].
-
-    Features that lie scattered in memory, with shift 0, are fetched ahead.
-    """
-    zero = line_zero(g)
-    for first in range(start, stop, CHUNK):
-        for k in range(lines):
-            line_put(part, k, zero)
-        for p in range(first, min(first + CHUNK, stop), FOUR):
-            n = stop - p
-            if scattered and p + AHEAD + FOUR <= stop:
-                _fetch_four(F, _four(indices, p + AHEAD, FOUR, lines), lines)
-            j = _four(indices, p - shift, n, lines)
-            t0, t1, t2, t3 = _dots(F, j, x, np.uint64(0), lines)
-            if len(weights):
-                w0, w1, w2, w3 = _take_four(weights, p, n)
-                t0, t1, t2, t3 = w0 * t0, w1 * t1, w2 * t2, w3 * t3
-            if n < FOUR:
-                t3 = t3 - t3
-                t2 = t2 if n > TWO else t3
-                t1 = t1 if n > ONE else t3
-            _add_four(F, j, (t0, t1, t2, t3), part, lines)
-        for k in range(lines):
-            line_put(g, k, line_axpy(1.0, line_get(part, k), line_get(g, k)))
-
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _spread_pass(spread, indices, weights, start, stop, total, lines):
-    """total = sum w s over entries start <= p < stop, for rows s of `spread`."""
-    zero = line_zero(total)
-    one = spread[0] - spread[0] + 1  # in the type of the numbers
+@_part
+def _direct(work, beta, lines):
+    """p = M r + beta p and A p = lam p."""
+    zero = line_zero(work)
     for k in range(lines):
-        line_put(total, k, zero)
-    for p in range(start, stop, FOUR):
-        n = stop - p
-        if p + AHEAD + FOUR <= len(indices):
-            _fetch_four(spread, _four(indices, p + AHEAD, FOUR, lines), lines)
-        w0, w1, w2, w3 = one, one, one, one
-        if len(weights):
-            w0, w1, w2, w3 = _take_four(weights, p, n)
-        if n < FOUR:
-            w3 = one - one
-            w2 = w2 if n > TWO else w3
-            w1 = w1 if n > ONE else w3
-        _add_four(spread, _four(indices, p, n, lines), (w0, w1, w2, w3), total, lines)
+        y = line_axpy(beta, line_get(work, P * lines + k), zero)
+        y = line_fma(line_get(work, M * lines + k), line_get(work, R * lines + k), y)
+        line_put(work, P * lines + k, y)
+        line_put(work, AP * lines + k, line_fma(line_get(work, LAM * lines + k), y, zero))
+
+
+@_part
+def _step(work, alpha, lines):
+    """x += alpha p and r -= alpha A p; returns r M r."""
+    total = zero = line_zero(work)
+    for k in range(lines):
+        line_put(work, X0 * lines + k, line_axpy(alpha, line_get(work, P * lines + k), line_get(work, X0 * lines + k)))
+        y = line_axpy(-alpha, line_get(work, AP * lines + k), line_get(work, R * lines + k))
+        line_put(work, R * lines + k, y)
+        total = line_fma(line_fma(line_get(work, M * lines + k), y, zero), y, total)
+    return four_sum(line_sums(total, zero, zero, zero))
+
+
+@_part
+def _curvature(work, lines):
+    """The product of p and A p."""
+    total = zero = line_zero(work)
+    for k in range(lines):
+        total = line_fma(line_get(work, P * lines + k), line_get(work, AP * lines + k), total)
+    return four_sum(line_sums(total, zero, zero, zero))
 
 
 # ---------------------------------------------------------------------------------------------------- half-sweep
 
 
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _begin(x, base, shape, weight, count, tiny, r, M, lam, lines):
-    """Start of a row: lam += penalty, r = -lam x, and the preconditioner M = 1 / D; returns the penalty of x, and x D x."""
-    penalty, free, d = shape
-    total = size = zero = line_zero(x)
-    for k in range(lines):
-        y, a = line_get(x, base + k), line_axpy(weight, line_get(penalty, k), line_get(lam, k))
-        line_put(lam, k, a)
-        ay = line_fma(a, y, zero)
-        total = line_fma(ay, y, total)
-        line_put(r, k, line_axpy(-1.0, ay, zero))
-        curvature = line_axpy(count, line_get(d, k), line_axpy(tiny, line_get(free, k), a))
-        size = line_fma(line_fma(curvature, y, zero), y, size)
-        line_put(M, k, line_ratio(line_get(free, k), curvature))
-    sums = line_sums(total, size, zero, zero)
-    return sums[0], sums[1]
-
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _direct(M, r, p, beta, lam, Ap, lines):
-    """p = M r + beta p and Ap = lam p."""
-    zero = line_zero(r)
-    for k in range(lines):
-        y = line_fma(line_get(M, k), line_get(r, k), line_axpy(beta, line_get(p, k), zero))
-        line_put(p, k, y)
-        line_put(Ap, k, line_fma(line_get(lam, k), y, zero))
-
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _step(x, base, r, M, p, Ap, alpha, lines):
-    """x += alpha p and r -= alpha Ap; returns r M r."""
-    total = zero = line_zero(r)
-    for k in range(lines):
-        line_put(x, base + k, line_axpy(alpha, line_get(p, k), line_get(x, base + k)))
-        y = line_axpy(-alpha, line_get(Ap, k), line_get(r, k))
-        line_put(r, k, y)
-        total = line_fma(line_fma(line_get(M, k), y, zero), y, total)
-    return line_sums(total, zero, zero, zero)[0]
-
-
-@numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _dot(x, y, lines):
-    total = zero = line_zero(x)
-    for k in range(lines):
-        total = line_fma(line_get(x, k), line_get(y, k), total)
-    return line_sums(total, zero, zero, zero)[0]
-
-
-@kernel()
+@kernel(error_model="numpy")
 def half_sweep_rows(
     indptr,
     indices,
@@ -431,147 +576,134 @@ def half_sweep_rows(
     row_weights,
     F,
     X,
-    spreads,
-    penalty,
-    free,
-    d,
+    spread,
+    shape,
     numbers,
-    cg,
+    most,
     bounds,
     blocks,
-    scratch,
-    order,
+    work,
     sums,
 ):
     """Conjugate gradients for the rows of a few blocks, each from where it is, with the features F fixed.
 
-    Row i minimises sum_p w_p (scale values_p - mean - f_p x)^2 + row_weights_i sum_a penalty_a x_a^2 over the free x_a.
+    Row i minimises sum_p w_p (scale values_p - mean - f_p x)^2 + sum_a (row_weights_i penalty_a + spread_ia) x_a^2 over the
+    free x_a.  It can also just add up features, with most = `SUMS_ONLY`: X_i = sum_p w_p (scale values_p - mean) f_p.
 
     Parameters
     ----------
     indptr, indices, values : CSR arrays of the observations
     weights : (nnz,), or empty: all are 1
-    counts, row_weights : (m,); a row whose count is 0 gets zeros
+    counts, row_weights : (m,); a row whose count is 0 gets zeros.  Not used for sums
     F, X : (n lines width,), (m lines width,), the rows of lines; X is changed
-    spreads : the variances of F, which add to the penalties of the rows that have entries there, and those of X, which are
-        written; both in the shape of F and X, or empty
-    penalty, free, d : (lines width,): of coordinate a the penalty, 1 or 0, and the mean square of the feature, which is
-        positive where the coordinate is not free
-    numbers : (5,): scale, mean, the smallest number by which one may be divided, and the square of rounding noise: a row is
-        done when its residual is noise beside its terms, since further steps would lead along directions that no entry sees;
-        the variance of the noise of the observations
-    cg : (tolerance, largest number of steps)
+    spread : in the shape of X, overwritten by the variances of X, or empty: zero
+    shape : (3 lines width,): of every coordinate the penalty, whether it is free (1 or 0), and d, the mean square of the
+        feature, which is positive where the coordinate is not free
+    numbers : six numbers of the dtype: scale; mean; the smallest one by which may be divided; the square of rounding noise (a
+        row is done when its residual is noise beside its terms, since further steps would lead along directions that no
+        entry sees); the variance of the noise of the observations; the tolerance
+    most : largest number of steps
     bounds : first row of every block, and m
     blocks : (first, last), the blocks to be done
-    scratch : vector of lines: room for six rows of lines, and for the features of a row and four more
-    order : 0, 1, 2 ..., as many as rows of lines fit the scratch, in the type of `indices`
+    work : vector of lines: room for `WORK_ROWS` rows of lines, and for the features of a row where they shall be gathered
     sums : (blocks, 4) float64: of every block the loss and the penalty before, what they went down by, and entries x steps
     """
-    lines = np.uint64(len(penalty) * F.itemsize // LINE_BYTES)
-    target = numbers[0], numbers[1]
-    zero, line, nowhere = numbers[0] - numbers[0], line_zero(F), np.uint64(0)
-    width = len(penalty)
-    r, p, Ap = scratch[:width], scratch[width : 2 * width], scratch[2 * width : 3 * width]
-    M, lam, part = scratch[3 * width : 4 * width], scratch[4 * width : 5 * width], scratch[5 * width : 6 * width]
-    scratch = scratch[6 * width :]
-    room = np.uint64(len(scratch) // width) - FOUR
-    tolerance, most = cg
-    feature_spread, spread = spreads
+    one_version()
+    lines = np.uint64(len(shape) * F.itemsize // (3 * LINE_BYTES))
+    room = np.uint64(len(work) * F.itemsize // LINE_BYTES) // lines - np.uint64(WORK_ROWS)
+    scale, mean, tiny, rounding, variance, tolerance = numbers
+    spreads, weighted, last = len(spread) > 0, len(weights) > 0, np.uint64(len(indices))
+    indptr, indices, values, weights, counts, row_weights, F, X, spread, shape, bounds, work = (
+        start_of(indptr), start_of(indices), start_of(values), start_of(weights), start_of(counts), start_of(row_weights),
+        start_of(F), start_of(X), start_of(spread), start_of(shape), start_of(bounds), start_of(work),
+    )  # fmt: skip
+    line, zero = line_zero(F), scale - scale
     for block in range(blocks[0], blocks[1]):
         loss, ridge, gain, products = 0.0, 0.0, 0.0, 0.0
-        for i in range(bounds[block], bounds[block + 1]):
-            start, stop, base = np.uint64(indptr[i]), np.uint64(indptr[i + 1]), np.uint64(i) * lines
-            if not counts[i] > 0:
+        for i in range(number(bounds, block), number(bounds, block + 1)):
+            start, stop = np.uint64(number(indptr, i)), np.uint64(number(indptr, i + 1))
+            base, solve, size = np.uint64(i) * lines, most >= 0, zero
+            if solve and not number(counts, i) > 0:
                 for k in range(lines):  # what is not free stays
                     x = line_get(X, base + k)
-                    line_put(X, base + k, line_fma(line_axpy(-1.0, line_get(free, k), line), x, x))
-                    if len(spread):
-                        line_put(spread, base + k, line)
+                    line_put(X, base + k, line_fma(line_axpy(-1.0, line_get(shape, lines + k), line), x, x))
+                if spreads:
+                    lines_clear(spread, base, lines)
                 continue
-            if len(feature_spread):
-                _spread_pass(feature_spread, indices, weights, start, stop, lam, lines)
+            if solve:
+                lines_copy(X, base, work, X0 * lines, lines)
+                lines_clear(work, LAM * lines, lines)
+                if spreads:
+                    lines_copy(spread, base, work, LAM * lines, lines)
+                penalty, size = _begin(work, shape, number(row_weights, i), number(counts, i), tiny, lines)
+                ridge += penalty
+                if spreads:
+                    for k in range(lines):
+                        line_put(spread, base + k, line_axpy(variance, line_get(work, M * lines + k), line))
             else:
-                for k in range(lines):
-                    line_put(lam, k, line)
-            row_ridge, size = _begin(
-                X, base, (penalty, free, d), row_weights[i], counts[i], numbers[2], r, M, lam, lines
-            )
-            ridge += row_ridge
-            if len(spread):
-                for k in range(lines):
-                    line_put(spread, base + k, line_axpy(numbers[4], line_get(M, k), line))
-            keep = stop - start <= room and most > 0
-            loss += _residual_pass(
-                F, (indices, values, weights), start, stop, target, X, base, r, part, scratch, keep, lines
-            )
-            source, places, shift = (scratch, order, start) if keep else (F, indices, nowhere)
-            rho = _step(X, base, r, M, p, Ap, zero, lines)
-            least = max(tolerance * tolerance * rho, numbers[3] * (rho + size))
-            beta, steps = zero, 0
-            while steps < most and rho > least and rho > 0:
-                _direct(M, r, p, beta, lam, Ap, lines)
-                _normal_pass(source, places, shift, weights, start, stop, p, Ap, part, not keep, lines)
-                s = _dot(p, Ap, lines)
-                if not s > 0:
-                    break
-                alpha = rho / s
-                gain += alpha * rho
-                after = _step(X, base, r, M, p, Ap, alpha, lines)
-                beta = after / rho
+                lines_clear(work, R * lines, lines)
+            keep = (stop - start <= room) & (most > 0)
+            rho, least, beta, step = zero, zero, zero, 0
+            while True:  # the residual first, then the steps
+                first = step == 0
+                at, out, fetched = (X0, R, last) if first else (P, AP, NONE if keep else stop)
+                kinds = weighted, first, solve, keep & first, keep & (not first)
+                total = _pass(
+                    F, indices, values, weights, (start, stop, fetched), kinds, (scale, mean), work, at, out, lines
+                )
+                alpha = zero
+                if first:
+                    loss += total
+                    if not solve:
+                        break
+                else:
+                    s = _curvature(work, lines)
+                    if not s > 0:
+                        step -= 1
+                        break
+                    alpha = rho / s
+                    gain += alpha * rho
+                after = _step(work, alpha, lines)
+                if first:
+                    wanted, noise = tolerance * tolerance * after, rounding * (after + size)
+                    least = wanted if wanted > noise else noise
+                else:
+                    beta = after / rho
                 rho = after
-                steps += 1
-            for k in range(lines):
-                line_put(p, k, line)
-            products += steps * (stop - start)
+                if not (step < most and rho > least and rho > 0):
+                    break
+                _direct(work, beta, lines)
+                step += 1
+            lines_copy(work, (X0 if solve else R) * lines, X, base, lines)
+            products += step * (stop - start)
         sums[block, 0], sums[block, 1], sums[block, 2], sums[block, 3] = loss, ridge, gain, products
 
 
-@kernel()
-def residuals(indptr, indices, values, weights, F, X, numbers, row_scale, column_scale, bounds, blocks, out):
-    """out_p = row_scale column_scale w_p (scale values_p - mean - f_p x) for the entries of the rows of a few blocks."""
-    lines = np.uint64(len(X) * F.itemsize // (LINE_BYTES * (len(indptr) - 1)))
-    scale, mean = numbers[0], numbers[1]
-    for i in range(bounds[blocks[0]], bounds[blocks[1]]):
-        stop = np.uint64(indptr[i + 1])
-        for p in range(np.uint64(indptr[i]), stop, FOUR):
-            d = _dots(F, _four(indices, p, stop - p, lines), X, np.uint64(i) * lines, lines)
-            for e in range(min(stop - p, FOUR)):
-                q = p + e
-                t = (values[q] * scale - mean - d[e]) * row_scale[i] * column_scale[indices[q]]
-                out[q] = t * weights[q] if len(weights) else t
+# ---------------------------------------------------------------------------------------------------- pairs
 
 
-@kernel()
+@kernel(error_model="numpy")
 def pair_products(rows, columns, X, F, lines, out):
-    """out_p = f x for pairs of rows of X and F."""
-    for p in range(len(rows)):
-        total = line_zero(F)
+    """out_p = f x for pairs of rows of X and F, in rows of so many lines."""
+    one_version()
+    size, lines = np.uint64(len(rows)), np.uint64(lines)
+    rows, columns, X, F, out = start_of(rows), start_of(columns), start_of(X), start_of(F), start_of(out)
+    for p in range(NONE, size, FOUR):
+        n = size - p
+        if n >= AHEAD + FOUR:
+            a, b, c, d = rows_of(columns, p + AHEAD, p + AHEAD + ONE, p + AHEAD + TWO, p + AHEAD + THREE, lines)
+            lines_fetch(F, a, b, c, d, lines)
+        a0 = a1 = a2 = a3 = line_zero(F)
+        q1, q2, q3 = p + ONE, p + TWO, p + THREE
+        if n < FOUR:  # the last pair stands in for those that are not there
+            q1 = q1 if n > ONE else p
+            q2 = q2 if n > TWO else q1
+            q3 = q2
+        i0, i1, i2, i3 = rows_of(rows, p, q1, q2, q3, lines)
+        j0, j1, j2, j3 = rows_of(columns, p, q1, q2, q3, lines)
         for k in range(lines):
-            total = line_fma(line_get(X, rows[p] * lines + k), line_get(F, columns[p] * lines + k), total)
-        zero = line_zero(F)
-        out[p] = line_sums(total, zero, zero, zero)[0]
-
-
-# ---------------------------------------------------------------------------------------------------- entries
-
-
-@kernel()
-def transpose(indptr, indices, values, weights, out_indptr, out_indices, out_values, out_weights):
-    """CSR of the transpose by a counting sort; `out_indptr` (n + 1,) holds zeros, and rows come out in order."""
-    n = len(out_indptr) - 1
-    for p in range(len(indices)):
-        out_indptr[indices[p] + 1] += 1
-    for j in range(n):
-        out_indptr[j + 1] += out_indptr[j]
-    for i in range(len(indptr) - 1):
-        for p in range(indptr[i], indptr[i + 1]):
-            j = indices[p]
-            q = out_indptr[j]
-            out_indptr[j] = q + 1
-            out_indices[q] = i
-            out_values[q] = values[p]
-            if weights.size:
-                out_weights[q] = weights[p]
-    for j in range(n, 0, -1):
-        out_indptr[j] = out_indptr[j - 1]
-    out_indptr[0] = 0
+            a0 = line_fma(line_get(F, j0 + k), line_get(X, i0 + k), a0)
+            a1 = line_fma(line_get(F, j1 + k), line_get(X, i1 + k), a1)
+            a2 = line_fma(line_get(F, j2 + k), line_get(X, i2 + k), a2)
+            a3 = line_fma(line_get(F, j3 + k), line_get(X, i3 + k), a3)
+        four_put(out, p, n, line_sums(a0, a1, a2, a3))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -19,10 +17,11 @@ from lrla._estimator import Estimator, all_or_nothing
 from lrla._progress import Progress
 from lrla._random import seed_sequence
 from lrla.completion import _em
-from lrla.completion._als import Fitted, Settings, fold_in
+from lrla.completion._als import fold_in
 from lrla.completion._automatic import complete_automatically
-from lrla.completion._observed import Observed
+from lrla.completion._fitted import Fitted, Settings
 from lrla.completion._table import Block, Table, draw_factors
+from lrla.completion._units import blocks, empty_rows, in_units, units_of
 from lrla.exceptions import UnobservedWarning
 from lrla.linalg._blas_threads import one_blas_thread
 
@@ -30,16 +29,6 @@ SOLVERS = ("auto", "em", "als")
 EM_WORK = 5e7  # n k^2 up to which "auto" takes EM, whose accumulators are of that size
 ROWS_PER_COMPONENT = 5  # observations that a column should have for every factor
 TABLE_SHARE = 0.1  # share of observed entries from which on data count as a table
-BLOCK_BYTES = 1 << 20  # of float64 numbers worked on at a time
-
-
-@dataclass(frozen=True)
-class Units:
-    """Shift and scale of the columns, and which of them take part; a scale of 0 marks a constant column."""
-
-    shift: np.ndarray  # (n,)
-    scale: np.ndarray  # (n,)
-    seen: np.ndarray  # (n,) bool: columns with an observed entry
 
 
 class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
@@ -101,7 +90,8 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
     reg_ : float
         Penalty ("als"; 0 for "em").
     validation_score_ : float or None
-        Root mean square error on held-out entries, in standard deviations of a column; None where nothing was held out.
+        Root mean square error on held-out entries, in standard deviations of a column; None where nothing was held out, or
+        "als" found a rank that reproduces all entries exactly.
     converged_ : bool
     loglik_ : float
         Log-likelihood of the observed training entries, standardized ("em").
@@ -213,7 +203,7 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         X = self._read(X, reset=True)
         weight = _row_weights(sample_weight, X)
         seed = seed_sequence(self.random_state)
-        empty = _empty_rows(X)
+        empty = empty_rows(X)
         weight[empty] = 0.0
         if not weight.any():
             raise ValueError("X has no observed entry, so there is nothing to learn from.")
@@ -223,7 +213,7 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         )
         if np.any(self._limits[0] > self._limits[1]):
             raise ValueError("min_value must not exceed max_value.")
-        self._units = _units(X, weight, bool(self.center), bool(self.scale))
+        self._units = units_of(X, weight, bool(self.center), bool(self.scale))
         self.empty_rows_, self.empty_columns_ = np.flatnonzero(empty), np.flatnonzero(~self._units.seen)
         self._warn_about_empty()
         table = self._table(X, weight)
@@ -268,6 +258,8 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         """X as a C-contiguous array of float32 or float64 with NaN in its holes; never the caller's own memory changed."""
         nan = math.isnan(self.missing_values)
         if isinstance(X, np.ma.MaskedArray):
+            if X.dtype.kind == "c":
+                raise ValueError("X is complex; Complex data not supported. Pass its real part.")
             dtype = X.dtype if X.dtype in (np.float32, np.float64) else np.dtype(np.float64)
             X = np.ma.filled(X.astype(dtype), dtype.type(self.missing_values))
         _validation.check_on_host(X, "X", "LowRankImputer")
@@ -320,7 +312,7 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         self.n_iter_, self.converged_, self.loglik_ = model.n_iter, model.converged, model.loglik
 
     def _fit_als(self, X: np.ndarray, weight: np.ndarray, seed: Any, progress: Progress) -> None:
-        self._settings = Settings(fit_bias=False, max_iter=self.max_iter, tol=self.tol)
+        self._settings = Settings(fit_bias=False, center=False, max_iter=self.max_iter, tol=self.tol)
         rank = (
             {"max_components": self.max_components}
             if _is_auto(self.n_components)
@@ -330,13 +322,12 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         if not used.all():
             X, weight = X[used], weight[used]
         fitted = complete_automatically(
-            _observed(X, self._units, weight), self._settings, reg=None if _is_auto(self.reg) else float(self.reg),
+            in_units(X, self._units, weight), self._settings, reg=None if _is_auto(self.reg) else float(self.reg),
             validation_fraction=self.validation_fraction, seed=int(seed.generate_state(1)[0]), progress=progress, **rank,
         )  # fmt: skip
         self._model, self.reg_ = fitted, fitted.reg
         self.n_iter_, self.converged_ = fitted.n_iter, fitted.converged
-        errors = fitted.path["validation_rmse"]
-        self.validation_score_ = float(np.nanmin(errors)) if np.isfinite(errors).any() else None
+        self.validation_score_ = fitted.validation_rmse
 
     def _publish(self, rows: float, dtype: Any) -> None:
         """The fitted attributes in the units of the data."""
@@ -435,10 +426,8 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
 
     def _fill_als(self, model: Fitted, X: np.ndarray, filled: np.ndarray) -> None:
         """Write what belongs into the holes of X."""
-        Z = fold_in(_observed(X, self._units, None), model, self._settings)[0]
-        step = max(1, BLOCK_BYTES // (8 * X.shape[1]))
-        for first in range(0, len(X), step):
-            rows = slice(first, first + step)
+        Z = fold_in(in_units(X, self._units, None), model, self._settings)[0]
+        for rows in blocks(X):
             predicted = model.mean + model.column_bias + np.asarray(Z[rows], dtype=np.float64) @ model.V.T
             self._put(filled[rows], np.isnan(X[rows]), predicted)
 
@@ -482,8 +471,9 @@ class LowRankImputer(OneToOneFeatureMixin, TransformerMixin, Estimator):
         given[hidden] = np.nan
         filled = given.copy()
         self._fill_als(model, given, filled)
-        error = (filled - X)[hidden]
-        return -float(np.sqrt(np.mean(error**2))) if len(error) else math.nan
+        error = (filled - X)[hidden].astype(np.float64)
+        top = float(np.abs(error).max(initial=0.0)) or 1.0
+        return -top * float(np.sqrt(np.mean((error / top) ** 2))) if len(error) else math.nan
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of `transform`: those of X that are kept, and those of the indicator.
@@ -538,69 +528,3 @@ def _limit(value: Any, n: int, name: str) -> np.ndarray:
     if limit.shape not in ((), (n,)) or np.any(np.isnan(limit)):
         raise ValueError(f"{name} must be a number or an array of shape ({n},), without NaN; got {value!r}.")
     return np.broadcast_to(limit, (n,))
-
-
-def _blocks(X: np.ndarray) -> Iterator[slice]:
-    step = max(1, BLOCK_BYTES // (8 * X.shape[1]))
-    return (slice(first, first + step) for first in range(0, len(X), step))
-
-
-def _empty_rows(X: np.ndarray) -> np.ndarray:
-    """(m,) bool: rows without any observed entry."""
-    return np.concatenate([np.isnan(X[rows]).all(axis=1) for rows in _blocks(X)])
-
-
-def _units(X: np.ndarray, weight: np.ndarray, center: bool, scale: bool) -> Units:
-    """Mean and standard deviation of every column, free of overflow; block by block, as nothing of the size of X is made."""
-    n = X.shape[1]
-    counts, low, high = np.zeros(n), np.full(n, np.inf), np.full(n, -np.inf)
-
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for rows in _blocks(X):
-            w, part = weight[rows], X[rows]
-            used = w > 0.0
-            yield (w, part) if used.all() else (w[used], part[used])
-
-    for w, part in parts():
-        counts += w @ ~np.isnan(part)
-        low, high = np.fmin(low, np.fmin.reduce(part, axis=0)), np.fmax(high, np.fmax.reduce(part, axis=0))
-    seen, varies = counts > 0.0, high > low
-    counts = np.where(seen, counts, 1.0)
-    exponent = np.frexp(np.where(seen, np.maximum(np.abs(low), np.abs(high)), 0.0))[1]
-
-    def deviations(shift: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for w, part in parts():
-            D = np.ldexp(part.astype(np.float64), -exponent)
-            D -= shift
-            np.copyto(D, 0.0, where=np.isnan(D))
-            yield w, D
-
-    shift, squares = np.zeros(n), np.zeros(n)
-    if center:
-        for w, D in deviations(np.zeros(n)):
-            shift += w @ D
-        shift /= counts
-    for w, D in deviations(shift):
-        D *= D
-        squares += w @ D
-    spread = np.where(varies, np.sqrt(squares / counts), 0.0)
-    shift, spread = np.ldexp(shift, exponent), np.ldexp(spread, exponent)
-    if not scale:
-        spread = np.where(spread > 0.0, _common(spread[spread > 0.0]), 0.0)
-    return Units(shift, spread, seen)
-
-
-def _common(spread: np.ndarray) -> float:
-    """One scale for all columns: the root mean square of theirs."""
-    top = float(spread.max(initial=0.0))
-    return top * float(np.sqrt(np.mean((spread / top) ** 2))) if top > 0.0 else 0.0
-
-
-def _observed(X: np.ndarray, units: Units, weight: np.ndarray | None) -> Observed:
-    """The observed entries of columns that vary, in units of the columns, for alternating least squares."""
-    shown = ~np.isnan(X) & (units.scale > 0.0)
-    counts = shown.sum(axis=1)
-    indices = np.broadcast_to(np.arange(X.shape[1], dtype=np.int32), X.shape)[shown]
-    values = (X[shown] - units.shift[indices]) / units.scale[indices]
-    weights = None if weight is None or np.all(weight == 1.0) else np.repeat(weight, counts)
-    return Observed(np.concatenate(([0], np.cumsum(counts))), indices, values, X.shape, weights)

@@ -13,9 +13,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lrla import _random, _validation
 from lrla._estimator import Estimator, all_or_nothing
 from lrla._progress import Progress
-from lrla.completion._als import SLOWER, Fitted, Settings, check_reg, complete, fold_in
+from lrla.completion._als import check_reg, complete, fold_in, started
 from lrla.completion._automatic import complete_automatically
-from lrla.completion._input import read_observed, require_entries
+from lrla.completion._estimated import SLOWER
+from lrla.completion._fitted import Fitted, Settings
+from lrla.completion._input import check_index, check_row_ids, read_observed, require_entries
 from lrla.completion._observed import Observed, cast, entries_of, lines, own
 from lrla.completion._predictions import best_columns, predict_pairs, singular_form, with_rows
 from lrla.exceptions import NotIdentifiableWarning, UnobservedWarning
@@ -71,6 +73,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         Range of everything that is predicted.
     warm_start : bool, default=False
         `fit` goes on from the last factors, and does not walk down the path again; what is "auto" keeps the value found before.
+        It begins anew where `fit_bias` or `reg_scaling` has changed, or reg="bayes" is new or has another `n_components`.
     random_state : None, int, RandomState or Generator, default=None
         For the entries that are held out, and the start of the residual's decomposition.
     verbose : int, default=0
@@ -99,7 +102,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         For every penalty on the way: ``reg``, ``n_components``, ``train_rmse``, ``validation_rmse`` (NaN where nothing was
         held out).  First those of the search, then those of the fit to all entries.
     validation_rmse_ : float or None
-        Error on the held-out entries of the penalty and the rank that were chosen; None where nothing was held out.
+        Error on the held-out entries of the penalty and the rank that were chosen; None where nothing was held out, or "auto"
+        found a rank that reproduces all entries exactly.
     optimality_ : float or None
         Largest singular value of the residual over the penalty.  At 1 (to the tolerance) this is the global optimum of the
         problem with that penalty, if the rank was not limited by `n_components`; above, it is not.  None where penalties were
@@ -249,7 +253,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
     def _fit(self, observed: Observed, k: int | None, settings: Settings, before: Fitted | None) -> Fitted:
         reg, start = self._check_reg(), None
         seed = int(_random.seed_sequence(self.random_state).generate_state(1)[0])
-        if before is not None and len(before.V) == observed.shape[1]:
+        if before is not None and len(before.V) == observed.shape[1] and self._goes_on():
             k = max(len(before.sigma), 1) if k is None else k
             reg = before.reg if reg is None or isinstance(reg, str) else reg
             before = before if reg == before.reg else replace(before, posterior=None)
@@ -265,6 +269,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
                     validation_fraction=self.validation_fraction, n_iter_no_change=self.n_iter_no_change, seed=seed,
                     progress=progress,
                 )  # fmt: skip
+        self._asked = self._what_is_asked()
         if not fitted.converged:
             estimated = fitted.posterior is not None
             _validation.warn_not_converged(
@@ -275,6 +280,21 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
                 stacklevel=5,
             )
         return fitted
+
+    def _what_is_asked(self) -> dict[str, Any]:
+        """The parameters that decide what kind of model is fitted."""
+        return {name: getattr(self, name) for name in ("fit_bias", "reg_scaling", "reg", "n_components")}
+
+    def _goes_on(self) -> bool:
+        """Whether a warm start can lead from the last model to the one that is asked for now."""
+        now, before = self._what_is_asked(), self._asked
+        if any(now[name] != before[name] for name in ("fit_bias", "reg_scaling")):
+            return False
+        if now["reg"] != "bayes":
+            return True
+        # components with estimated penalties vanish, but do not appear
+        estimated, more = self._fitted.posterior is not None, now["n_components"] != before["n_components"]
+        return estimated and not more
 
     @all_or_nothing
     def partial_fit(self, X: Any, y: Any = None, *, row_ids: Any = None, weights: Any = None) -> MatrixCompletion:
@@ -306,7 +326,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         rows = self._read(X, reset=model is None, weights=weights)
         k = self._check_n_components((rows.shape[1],) * 2)  # further rows may come
         n_rows = 0 if model is None else self._observed.shape[0]
-        ids = _check_row_ids(row_ids, rows.shape[0], n_rows)
+        ids = check_row_ids(row_ids, rows.shape[0], n_rows)
         if model is None:
             observed = rows if row_ids is None else with_rows(None, rows, ids)
         else:
@@ -343,19 +363,14 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         self.path_ = np.empty(len(fitted.path), [(name, fitted.path.dtype[name]) for name in PATH_FIELDS])
         for name in PATH_FIELDS:
             self.path_[name] = fitted.path[name]
-        if fitted.posterior is None:
-            self.validation_rmse_ = error_at(self.path_, self.reg_, self.n_components_)
-        else:
-            error = fitted.posterior.validation_rmse
-            self.validation_rmse_ = None if np.isnan(error) else error
+        self.validation_rmse_ = fitted.validation_rmse
         self.empty_rows_, self.empty_columns_ = (np.flatnonzero(side == 0) for side in lines(observed))
         self._fitted = replace(
             fitted, U=fitted.U[:0].copy(), row_bias=fitted.row_bias[:0].copy(), path=fitted.path[:0].copy()
         )
         self._turn, self._observed = turn, observed
-        self._fit_settings = replace(  # without the offsets that the search has left out
-            settings, fit_bias=bool(np.any(fitted.row_bias) or np.any(fitted.column_bias)), center=fitted.mean != 0.0
-        )
+        # those of the fit, without the offsets that the search has left out
+        self._fit_settings = replace(settings, fit_bias=fitted.offsets, center=fitted.centered)
 
     def _warn_of_empty(self, observed: Observed) -> None:
         """Warn of rows and columns of which nothing is known."""
@@ -424,12 +439,36 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         """
         return self.fold_in(X)[0]
 
-    def fold_in(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    def fit_transform(
+        self, X: Any, y: Any = None, *, shape: tuple[int, int] | None = None, weights: Any = None
+    ) -> np.ndarray:
+        """Fit, and fold the same rows in with the same weights.
+
+        Parameters
+        ----------
+        X, shape, weights
+            As in `fit`.
+        y : ignored
+
+        Returns
+        -------
+        W : ndarray of shape (n_samples, k)
+            As `transform`.
+        """
+        return self.fit(X, shape=shape, weights=weights).fold_in(X, shape=shape, weights=weights)[0]
+
+    def fold_in(
+        self, X: Any, *, shape: tuple[int, int] | None = None, weights: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Factors and offsets of rows; ``inverse_transform(*fold_in(X))`` predicts all their entries.
 
         Parameters
         ----------
         X : sparse, array-like or triplets of shape (n_rows, n_features)
+        shape : tuple of two ints, default=None
+            Of triplets; None: up to the largest row.
+        weights : array-like or sparse, default=None
+            Of the observed entries, as in `fit`.
 
         Returns
         -------
@@ -438,7 +477,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         row_bias : ndarray of shape (n_rows,)
         """
         check_is_fitted(self)
-        observed = self._read(X, reset=False)
+        observed = self._read(X, reset=False, shape=shape, weights=weights)
         dtype = self.components_.dtype
         U, row_bias = fold_in(observed, self._fitted, self._fit_settings, cg_tol=FOLD_IN_TOLERANCE[dtype.name])
         W = np.zeros((len(U), len(self.components_)), dtype)
@@ -502,7 +541,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         rows : array-like of int of shape (n_rows,)
             Rows of the matrix that was fitted.
         n : int, default=10
-            How many columns for each.
+            How many columns for each; there may be fewer.
         exclude : "observed", None or X as in `fit` of the fitted shape, default="observed"
             Which entries are not recommended: those observed in `fit`, none, or those of another matrix.
 
@@ -520,7 +559,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         """
         check_is_fitted(self)
         rows = check_index(rows, len(self.row_factors_), "rows").reshape(-1)
-        n = _validation.check_integer(n, "n", 1, self.n_features_in_)
+        n = _validation.check_integer(n, "n", 1)
+        _validation.check_memory(16.0 * len(rows) * n, "The recommendations")
         if exclude is None:
             excluded = None
         elif isinstance(exclude, str):
@@ -534,6 +574,9 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the root mean square error of the predictions of the observed entries of X.
+
+        The rows of X are those that were fitted.  So cross-validation over rows, as by `cross_val_score`, makes no sense
+        here: hold out entries, or read `validation_rmse_`.
 
         Parameters
         ----------
@@ -630,47 +673,6 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         tags.input_tags.allow_nan = bool(np.isnan(self.missing_values))
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def error_at(path: np.ndarray, reg: float, k: int) -> float | None:
-    """The held-out error at the level of a path with this penalty whose rank is nearest to k."""
-    there = path[np.isclose(path["reg"], reg, rtol=1e-9, atol=0.0) & np.isfinite(path["validation_rmse"])]
-    if not len(there):
-        return None
-    return float(there["validation_rmse"][np.argmin(np.abs(there["n_components"] - k))])
-
-
-def started(observed: Observed, model: Fitted, settings: Settings, k: int) -> Fitted:
-    """The model's columns, k of them at most, with rows that belong to these observations."""
-    posterior = model.posterior
-    if posterior is not None:
-        posterior = replace(
-            posterior, row_reg=posterior.row_reg[:k], column_reg=posterior.column_reg[:k],
-            column_spread=posterior.column_spread[:, :k],
-        )  # fmt: skip
-    model = replace(model, V=model.V[:, :k], sigma=model.sigma[:k], posterior=posterior)
-    U, row_bias = fold_in(observed, model, settings, cg_tol=settings.cg_tol)
-    return replace(model, U=U, row_bias=row_bias)
-
-
-def check_index(index: Any, size: int, name: str) -> np.ndarray:
-    """Integers in [0, size), or TypeError or IndexError."""
-    index = np.asarray(index)
-    if index.size and index.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers; got dtype {index.dtype}.")
-    if index.size and (index.min() < 0 or index.max() >= size):
-        bad = index.min() if index.min() < 0 else index.max()
-        raise IndexError(f"{name} must lie in [0, {size}); found {bad}.")
-    return index.astype(np.int64, copy=False)
-
-
-def _check_row_ids(row_ids: Any, count: int, n_rows: int) -> np.ndarray:
-    if row_ids is None:
-        return n_rows + np.arange(count)
-    ids = np.asarray(row_ids)
-    if ids.shape != (count,) or ids.dtype.kind not in "iu" or ids.min() < 0 or len(np.unique(ids)) < count:
-        raise ValueError(f"row_ids must be {count} different integers >= 0, one for each row of X; got {row_ids!r}.")
-    return ids.astype(np.int64)
 
 
 def _pair(value: Any) -> tuple[Any, Any]:

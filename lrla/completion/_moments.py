@@ -91,14 +91,12 @@ def aligned(csr: Any, pattern: Any) -> np.ndarray:
 
 def pair_moments(observed: Observed, shift: np.ndarray, scale: float) -> Moments:
     """Sum over the rows, at a cost of the squared number of entries of each."""
-    shape, pointers = observed.shape, (observed.indices, observed.indptr)
-    ones = scipy.sparse.csr_array((np.ones(observed.nnz), *pointers), shape=shape)
-    values = (observed.values.astype(np.float64) - shift[observed.indices]) / scale
-    numbers = scipy.sparse.csr_array((values, *pointers), shape=shape)
+    ones = observed.matrix(np.ones(observed.nnz))
+    numbers = observed.matrix((observed.values.astype(np.float64) - shift[observed.indices]) / scale)
     counts = cross_product(ones, ones)
     counts.sort_indices()
     products, firsts = (aligned(cross_product(numbers, right), counts) for right in (numbers, ones))
-    return Moments(counts, products, firsts, shift, scale, shape[0])
+    return Moments(counts, products, firsts, shift, scale, observed.shape[0])
 
 
 def cross_product(A: Any, B: Any) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from lrla import _validation
 from lrla._arrays import FLOAT32, FLOAT64
 from lrla._jit import frozen
-from lrla.completion import _kernels
 
 # Blocks of rows that threads share; a fixed number, so that sums over blocks do not depend on the threads.
 BLOCKS = 64
@@ -46,6 +47,7 @@ class Observed:
         self.values = frozen(values.astype(dtype, copy=False))
         self.weights = None if weights is None else frozen(weights.astype(dtype, copy=False))
         self._transpose: Observed | None = None
+        self._source: weakref.ref[Observed] | None = None  # what this is the transpose of
 
     @classmethod
     def from_triplets(
@@ -65,9 +67,7 @@ class Observed:
         by_column = cls(
             by_column.indptr, np.asarray(rows)[entries], by_column.values, (shape[1], shape[0]), by_column.weights
         )
-        by_rows = by_column.T
-        by_rows._transpose = None  # its own is built when it is needed
-        return by_rows
+        return by_column.T
 
     @classmethod
     def from_csr(cls, csr: Any, weights: np.ndarray | None = None) -> Observed:
@@ -86,15 +86,19 @@ class Observed:
 
     @property
     def T(self) -> Observed:
-        """The same entries by columns: built once, and kept."""
+        """The same entries by columns: built once, and kept.
+
+        It knows this one weakly: in a cycle the memory of both would wait for the garbage collector.
+        """
+        source = None if self._source is None else self._source()
+        if source is not None:
+            return source
         if self._transpose is None:
             m, n = self.shape
-            weights = self.weight_array
-            indptr = np.zeros(n + 1, np.int64)
-            indices, values, turned = np.empty(self.nnz, np.int32), np.empty_like(self.values), np.empty_like(weights)
-            _kernels.transpose(self.indptr, self.indices, self.values, weights, indptr, indices, values, turned)
-            other = Observed(indptr, indices, values, (n, m), None if self.weights is None else turned)
-            other._transpose = self
+            turned = self.matrix(self.values).tocsc()
+            weights = None if self.weights is None else self.matrix(self.weights).tocsc().data
+            other = Observed(turned.indptr, turned.indices, turned.data, (n, m), weights)
+            other._source = weakref.ref(self)
             self._transpose = other
         return self._transpose
 
@@ -117,6 +121,14 @@ class Observed:
         work = self.indptr + ROW_COST * np.arange(m + 1)
         inner = np.searchsorted(work, np.arange(1, BLOCKS) * int(work[-1]) // BLOCKS)
         return frozen(np.concatenate(([0], inner, [m])).astype(np.int64))
+
+    def matrix(self, values: np.ndarray) -> scipy.sparse.csr_array:
+        """Other values (nnz,) at the same places; the indices are shared, not copied.
+
+        SciPy would copy them to 64 bits to suit `indptr`, and all products would be slower.
+        """
+        indptr = self.indptr.astype(np.int32) if self.nnz <= np.iinfo(np.int32).max else self.indptr
+        return scipy.sparse.csr_array((values, self.indices, indptr), shape=self.shape)
 
     def row_of_entry(self) -> np.ndarray:
         """The row of every entry, (nnz,) int32."""

@@ -13,16 +13,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
 
 from lrla._progress import Progress
 from lrla._random import Stream
-from lrla._threads import share
-from lrla.completion import _kernels
 from lrla.completion._balance import balance
 from lrla.completion._half_sweep import Factors, Solver, Sums, update_rows
-from lrla.completion._observed import BLOCKS, Observed
-from lrla.linalg._sparse import SparseOperator
+from lrla.completion._observed import Observed
+from lrla.completion._residual import Residual
 from lrla.svd import _truncated as svd
 
 OFFSET_ROUNDS = 5
@@ -38,6 +35,9 @@ SLOW, FARTHEST = (
     4.0,
 )  # growth of a column in a sweep that is slow, and the factor of its size that is foretold at most
 RESIDUAL_TOLERANCE, KRYLOV_STEPS = 2e-3, 100
+# Shorter side up to which the residual is decomposed as a dense array, if that takes no more numbers than its square, or
+# than so many times the entries.
+SMALL, FULL = 300, 4
 
 
 @dataclass(frozen=True)
@@ -124,40 +124,32 @@ class Problem:
         """Balance in place; sigma (k,)."""
         return balance(factors, *((self.row_weights, self.column_weights) if self.weighted else (None, None)))
 
-    def residual(self, factors: Factors) -> scipy.sparse.csr_array:
+    def residual(self, factors: Factors) -> Residual:
         """The residual of the scaled values, times their weights, over the roots of the penalty's weights."""
-        observed, dtype = self.observed, self.observed.dtype
-        values = np.empty(observed.nnz, dtype)
-        scales = [(weights**-0.5).astype(dtype) for weights in (self.row_weights, self.column_weights)]
+        scales = (weights**-0.5 for weights in (self.row_weights, self.column_weights)) if self.weighted else ()
+        return Residual(
+            self.observed, factors.U, factors.V, self.numbers, *(scale.astype(factors.U.dtype) for scale in scales)
+        )
 
-        def work(first: int, last: int) -> None:
-            _kernels.residuals(
-                observed.indptr, observed.indices, observed.values, observed.weight_array, factors.V.reshape(-1),
-                factors.U.reshape(-1), self.numbers, *scales, observed.bounds, (first, last), values,
-            )  # fmt: skip
-
-        share(work, BLOCKS)
-        return scipy.sparse.csr_array((values, observed.indices, observed.indptr), shape=observed.shape)
-
-    def leading(self, residual: scipy.sparse.csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def leading(self, residual: Residual) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rough leading singular triplets P (m, b), s (b,), Q (n, b), from where the last level left the subspace."""
-        operator = SparseOperator(residual)
         steps, Q = 2, self._right
         if Q is None:
             steps, Q = 4, self.stream.normal(min(BLOCK, *residual.shape), residual.shape[1], dtype=residual.dtype.name)
         for _ in range(steps):
-            Q = np.ascontiguousarray(np.linalg.qr(operator.gram(Q).T)[0].T)
-        W, s, R = np.linalg.svd(operator.forward(Q).T.astype(np.float64), full_matrices=False)
+            Q = np.ascontiguousarray(np.linalg.qr(residual.rmatmat(residual.matmat(Q.T)))[0].T)
+        W, s, R = np.linalg.svd(residual.matmat(Q.T).astype(np.float64), full_matrices=False)
         self._right = (R @ Q).astype(residual.dtype)
         return W, s, self._right.T
 
-    def leading_to_tolerance(
-        self, residual: scipy.sparse.csr_array, k: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def leading_to_tolerance(self, residual: Residual, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Leading singular triplets P (m, k), s (k,), Q (n, k), to `RESIDUAL_TOLERANCE`."""
+        m, n = residual.shape
+        dense = min(m, n) <= SMALL and m * n <= max(SMALL**2, FULL * self.observed.nnz)
+        matrix = residual.toarray() if dense else residual
         with Progress("residual", KRYLOV_STEPS) as progress:
             found = svd.solve(
-                residual, k, mean=None, seed=self.seed, progress=progress, tol=RESIDUAL_TOLERANCE, max_iter=KRYLOV_STEPS
+                matrix, k, mean=None, seed=self.seed, progress=progress, tol=RESIDUAL_TOLERANCE, max_iter=KRYLOV_STEPS
             )
         return found.U, found.s, found.Vt.T
 

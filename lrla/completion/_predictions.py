@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrla.completion import _kernels
-from lrla.completion._half_sweep import aligned_zeros, padded
+from lrla.completion._half_sweep import aligned_zeros, padded, pair_products
 from lrla.completion._observed import Observed
 
 BLOCK = 1 << 22  # numbers of a dense block of scores
@@ -29,10 +28,7 @@ def predict_pairs(
     width = padded(k, dtype)
     X, F = aligned_zeros(len(U), width, dtype), aligned_zeros(len(V), width, dtype)
     X[:, :k], F[:, :k] = U, V
-    out = np.empty(len(rows), dtype)
-    lines = width * dtype.itemsize // _kernels.LINE_BYTES
-    _kernels.pair_products(rows.astype(np.int32), columns.astype(np.int32), X.reshape(-1), F.reshape(-1), lines, out)
-    return out + row_bias + column_bias
+    return pair_products(rows.astype(np.int32), columns.astype(np.int32), X, F) + row_bias + column_bias
 
 
 def best_columns(
@@ -43,7 +39,8 @@ def best_columns(
     In descending order; -1 and NaN where fewer are left.
     """
     n = Vt.shape[1]
-    columns, values = np.empty((len(rows), count), np.int64), np.empty((len(rows), count), U.dtype)
+    columns, values = np.full((len(rows), count), -1), np.full((len(rows), count), np.nan, U.dtype)
+    count = min(count, n)
     step = max(1, BLOCK // n)
     for start in range(0, len(rows), step):
         here = slice(start, min(start + step, len(rows)))
@@ -59,7 +56,7 @@ def best_columns(
         )
         found = np.take_along_axis(scores, best, axis=1)
         order = np.lexsort((best, -found), axis=1)
-        columns[here], values[here] = (np.take_along_axis(a, order, axis=1) for a in (best, found))
+        columns[here, :count], values[here, :count] = (np.take_along_axis(a, order, axis=1) for a in (best, found))
     nothing = np.isneginf(values)
     columns[nothing], values[nothing] = -1, np.nan
     return columns, values

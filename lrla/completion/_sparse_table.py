@@ -36,7 +36,7 @@ class SparseTable(Passes):
         """The entries of some rows, less the mean."""
         first, last = self.indptr[rows.start], self.indptr[rows.stop]
         width = -(-(rows.stop - rows.start) // STRIP) * STRIP
-        indptr = np.full(width + 1, last - first, np.int64)
+        indptr = np.full(width + 1, last - first, self.indices.dtype)  # or SciPy copies the indices
         indptr[: rows.stop - rows.start] = self.indptr[rows] - first
         indices = self.indices[first:last]
         values = self.values[first:last] / self.scale - np.broadcast_to(mean, self.n)[indices]
@@ -51,11 +51,11 @@ class SparseTable(Passes):
         """(n,), weight of the entries of every column."""
         return self._column_sums(1.0)
 
-    def variance(self) -> np.ndarray:
-        """(n,), of the entries of every column about their mean; 0 where there are none."""
+    def variance(self, center: bool = True) -> np.ndarray:
+        """(n,), of the entries of every column about their mean, or about zero; 0 where there are none."""
         counts = np.maximum(self.counts, np.finfo(np.float64).tiny)
         values = self.values.astype(np.float64) / self.scale
-        means = self._column_sums(values) / counts
+        means = self._column_sums(values) / counts * center
         return self._column_sums((values - means[self.indices]) ** 2) / counts
 
     def _column_sums(self, numbers: np.ndarray | float) -> np.ndarray:

@@ -212,10 +212,10 @@ class Table(Passes):
         """(n,), of the entries of every column; 0 where there are none."""
         return self.sums[1] / np.maximum(self.counts, np.finfo(np.float64).tiny)
 
-    def variance(self) -> np.ndarray:
-        """(n,), of the entries of every column about their mean; 0 where there are none."""
+    def variance(self, center: bool = True) -> np.ndarray:
+        """(n,), of the entries of every column about their mean, or about zero; 0 where there are none."""
         mean_square = self.sums[2] / np.maximum(self.counts, np.finfo(np.float64).tiny)
-        return np.maximum(mean_square - self.means() ** 2, 0.0)
+        return np.maximum(mean_square - self.means() ** 2, 0.0) if center else mean_square
 
     # ------------------------------------------------------------------------------------------------ directions
 

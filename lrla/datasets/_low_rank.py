@@ -187,6 +187,8 @@ def make_low_rank_table(
     m = _validation.check_integer(n_samples, "n_samples", 1)
     n = _validation.check_integer(n_features, "n_features", 1)
     k = _validation.check_integer(rank, "rank", 1)
+    if not (isinstance(noise_variance, (tuple, list)) and len(noise_variance) == 2):
+        raise ValueError(f"noise_variance must be a tuple of two numbers > 0; got {noise_variance!r}.")
     low, high = (_validation.check_real(v, "noise_variance", 0.0, closed=(False, True)) for v in noise_variance)
     missing = _validation.check_real(missing, "missing", 0.0, 1.0, closed=(True, False))
     rng = np.random.default_rng(_random.seed_sequence(random_state))

@@ -61,7 +61,8 @@ def test_fully_observed_it_is_the_soft_thresholded_svd(rng):
     P, s, Qt = np.linalg.svd(X, full_matrices=False)
     U, found, Vt, info = complete_als(X, 30, 2.0, tol=1e-12, max_iter=500, random_state=0)
     expected = P * np.maximum(s - 2.0, 0) @ Qt
-    assert np.linalg.norm(U * found @ Vt - expected) <= 1e-4 * np.linalg.norm(expected)
+    # the objective to 1e-12 of itself is the matrix to the root of that
+    assert np.linalg.norm(U * found @ Vt - expected) <= 1e-6 * np.linalg.norm(expected)
     assert abs(info.objective - np.square(X - expected).sum() - 4 * np.maximum(s - 2, 0).sum()) <= 1e-7 * info.objective
     np.testing.assert_allclose(U.T @ U, np.eye(len(found)), atol=1e-10)
     np.testing.assert_allclose(Vt @ Vt.T, np.eye(len(found)), atol=1e-10)
@@ -113,6 +114,42 @@ def test_the_objective_never_rises(rng, offsets):
         _, after = problem.sweep(factors, penalty)
         assert after <= before * (1 + 1e-12)
         before = after
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_no_half_sweep_and_no_balancing_raises_the_objective(rng, alpha, weighted):
+    """By its definition, with offsets: each step alone."""
+    X = low_rank(rng, 50, 40, 3, 0.4) + 2
+    observed = observed_of(X, rng.random((~np.isnan(X)).sum()) + 0.2 if weighted else None)
+    problem, penalty = Problem(observed, alpha, Solver(0.1, 1), 0), Penalty(0.5, (2.0, 3.0))
+    rows, w = observed.row_of_entry(), np.ones(observed.nnz) if observed.weights is None else observed.weights
+    target = (observed.values - problem.mean) / problem.scale
+
+    def objective(factors):
+        predicted = np.einsum("pk,pk->p", factors.U[rows], factors.V[observed.indices])
+        sides = (factors.U, problem.row_weights, 0), (factors.V, problem.column_weights, 1)
+        ridge = sum(
+            weights
+            @ (0.5 * np.square(X[:, factors.columns]).sum(axis=1) + penalty.bias[place] * np.square(X[:, place]))
+            for X, weights, place in sides
+        )
+        return w @ np.square(target - predicted) + ridge
+
+    factors = problem.start(True)
+    problem.grow(factors, penalty, 8)
+    before = objective(factors)
+    for _ in range(20):
+        for step in (
+            lambda: problem.balance(factors),
+            lambda: problem.half_sweep(factors, penalty, False),
+            lambda: problem.balance(factors),
+            lambda: problem.half_sweep(factors.T, penalty, True),
+        ):
+            step()
+            after = objective(factors)
+            assert after <= before * (1 + 1e-12)
+            before = after
 
 
 def test_the_objective_that_is_told_is_that_of_the_result(rng):
@@ -193,7 +230,7 @@ def test_single_precision_agrees_with_double(table):
     one, other = tight(table), complete(single, 40, 3.0, Settings(tol=1e-11, max_iter=300, reg_bias=2.0))
     assert other.U.dtype == other.V.dtype == other.row_bias.dtype == np.float32
     assert other.objective == pytest.approx(one.objective, rel=1e-5)
-    assert np.sqrt(np.mean((prediction(one) - prediction(other)) ** 2)) <= 1e-3 * np.sqrt(np.mean(prediction(one) ** 2))
+    assert np.sqrt(np.mean((prediction(one) - prediction(other)) ** 2)) <= 1e-4 * np.sqrt(np.mean(prediction(one) ** 2))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -328,17 +365,21 @@ def test_a_start_is_taken_up_where_it_was_left(table):
     assert again.objective <= fitted.objective * (1 + 1e-7)
 
 
-def test_memory_is_that_of_the_input_and_the_factors(rng):
-    m, n, nnz, k = 20_000, 3_000, 600_000, 20
+@pytest.mark.parametrize(("m", "n", "nnz", "k"), [(20_000, 3_000, 600_000, 8), (60_000, 200, 180_000, 3)])
+def test_memory_is_that_of_the_entries_and_the_factors(m, n, nnz, k, rng):
+    """Besides observations by rows and by columns: a residual by rows and by columns, and some copies of the factors.
+
+    Also where the rows are short: the matrix is never made dense.
+    """
     cells = np.unique(rng.integers(0, m * n, nnz))
     observed = Observed.from_triplets(*np.divmod(cells, n), rng.standard_normal(len(cells)), (m, n))
-    complete(observed, k, 3.0, Settings(max_iter=2))  # compiles
+    complete(observed, k, 3.0, Settings(max_iter=2, path_ratio=3.0))  # compiles
     turned = observed.T
     tracemalloc.start()
-    fitted = complete(observed, k, 3.0, Settings(max_iter=2))
+    fitted = complete(observed, k, 3.0, Settings(max_iter=2, path_ratio=3.0))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert fitted.U.shape[1] == k
-    entries = turned.indices.nbytes + turned.values.nbytes
-    # residuals of a level with the indices of its operator, their working copy, and a few copies of the factors
-    assert peak <= 4 * entries + 10 * 8 * (m + n) * 32
+    values, entries = turned.values.nbytes, turned.indices.nbytes + turned.values.nbytes
+    block = 8 * (m + n) * 16  # 16 numbers a row: the factors with their offsets, or the vectors of the residual
+    assert peak <= values + entries + 5 * block

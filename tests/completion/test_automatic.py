@@ -1,10 +1,13 @@
 """`complete_automatically`: offsets, penalty and rank chosen on held-out entries; noiseless data found to be so."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from lrla._random import Stream
 from lrla.completion._als import Settings, complete
-from lrla.completion._automatic import Search, complete_automatically, completion_path, hold_out
+from lrla.completion._automatic import Search, complete_automatically, completion_path, draw, hold_out
 from lrla.completion._half_sweep import half_sweep
 from lrla.completion._observed import Observed
 
@@ -46,11 +49,12 @@ def test_exact_recovery_at_the_edge_with_defaults(kappa):
         assert error(fitted, M) <= 1e-5
 
 
+@pytest.mark.parametrize(("m", "n", "k"), [(300, 200, 5), (400, 400, 8)])
 @pytest.mark.parametrize("kappa", [1, 10])
-def test_exact_recovery_finds_the_rank(kappa):
-    M, rows, columns = exact_problem(300, 200, 5, 2.2, kappa, 0)
+def test_exact_recovery_finds_the_rank(m, n, k, kappa):
+    M, rows, columns = exact_problem(m, n, k, 2.2, kappa, 0)
     fitted = complete_automatically(Observed.from_triplets(rows, columns, M[rows, columns], M.shape), Settings())
-    assert fitted.U.shape[1] == 5
+    assert fitted.U.shape[1] == k
     assert fitted.converged
     assert error(fitted, M) <= 1e-5
 
@@ -135,6 +139,29 @@ def test_the_choice_is_as_good_as_the_best_of_a_grid(ratings):
     ]  # fmt: skip
     assert held_out_error(fitted, ratings) <= 1.01 * min(grid)
     assert held_out_error(fitted, ratings) < 0.95 * np.sort(grid)[-5]
+
+
+@pytest.fixture(scope="module", params=[5.0, 20.0])
+def graded(request):
+    """Rank 5 with singular values that fall to a fifth or a twentieth, and noise of a tenth; a third observed."""
+    rng, m, n = np.random.default_rng(0), 300, 200
+    U, V = (np.linalg.qr(rng.standard_normal((size, 5)))[0] for size in (m, n))
+    M = U * np.geomspace(request.param, 1, 5) @ V.T
+    M /= M.std()
+    rows, columns = np.nonzero(rng.random(M.shape) < 0.3)
+    values = M[rows, columns] + 0.1 * rng.standard_normal(len(rows))
+    observed = Observed.from_triplets(rows, columns, values, M.shape)
+    plain = Settings(fit_bias=False, center=False)
+    return M, observed, min(error(complete(observed, 5, reg, plain), M) for reg in (0.03, 0.1, 0.3, 1.0))
+
+
+@pytest.mark.parametrize("rank", [5, 6, 10, 20])
+def test_a_rank_that_is_given_is_made_use_of(graded, rank):
+    """Columns that came first fill the places; the path goes on until they are the right ones."""
+    M, observed, best = graded
+    assert error(complete_automatically(observed, Settings(), n_components=rank), M) <= 1.05 * best
+    estimated = complete(observed, rank, None, Settings())  # nothing held out
+    assert error(estimated, M) <= (1.15 if rank >= 10 else 1.6) * best
 
 
 def test_the_path_shows_the_choice(ratings):
@@ -236,6 +263,46 @@ def test_every_row_and_column_keeps_two_entries(rng):
     for side, all_of_it in ((left, observed), (left.T, observed.T)):
         assert np.all(side.counts >= np.minimum(all_of_it.counts, 2))
     assert mask.sum() > 0
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, 0), (10, 10), (100_000, 1), (200_000, 70_000)])
+def test_as_many_are_drawn_as_asked_for(size, count):
+    mask = draw(Stream.from_seed(np.random.SeedSequence(1)), size, count)
+    assert mask.shape == (size,)
+    assert mask.sum() == count
+    if count > 1000:  # 5 standard deviations of a hypergeometric count
+        half = mask[: size // 2].sum()
+        assert abs(half - count / 2) <= 5 * np.sqrt(count / 4 * (1 - count / size))
+
+
+def test_holding_out_takes_little_memory(rng):
+    """Keys and a copy to sort them in are 16 bytes an entry."""
+    nnz = 400_000
+    cells = np.unique(rng.integers(0, 3000 * 2000, nnz))
+    observed = Observed.from_triplets(*np.divmod(cells, 2000), np.ones(len(cells)), (3000, 2000))
+    tracemalloc.start()
+    hold_out(observed, 0.05, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 24 * observed.nnz + 2**24  # and a batch of random words
+
+
+def test_memory_of_the_whole_search(rng):
+    """By rows and by columns: the entries, those that are fitted while others are held out, and a residual."""
+    m, n, nnz, k = 20_000, 3_000, 600_000, 3
+    cells = np.unique(rng.integers(0, m * n, nnz))
+    rows, columns = np.divmod(cells, n)
+    truth = rng.standard_normal((m, k)), rng.standard_normal((n, k))
+    values = np.einsum("pk,pk->p", truth[0][rows], truth[1][columns]) + 0.5 * rng.standard_normal(len(rows))
+    observed = Observed.from_triplets(rows, columns, values, (m, n))
+    complete_automatically(observed, Settings(max_iter=2), max_components=8)  # compiles
+    observed = Observed(observed.indptr, observed.indices, observed.values, observed.shape)
+    entries, block = observed.indices.nbytes + observed.values.nbytes, 8 * (m + n) * 16
+    tracemalloc.start()
+    complete_automatically(observed, Settings(max_iter=2), max_components=8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 4 * entries + 5 * block
 
 
 def test_a_path_of_given_penalties(ratings):

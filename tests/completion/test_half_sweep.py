@@ -124,6 +124,22 @@ def test_rows_longer_than_a_chunk_and_than_the_scratch(rng, monkeypatch, entries
     np.testing.assert_allclose(found[0], np.linalg.solve(A.T @ A + 0.3 * np.eye(K), A.T @ values), rtol=1e-9)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_memory_held_before_does_not_matter(problem, monkeypatch, weighted):
+    values, place, V, U, weights = problem
+    options = {"reg": 0.25, "shape": (M, N), "sample_weight": weights if weighted else None}
+    expected = half_sweep((values, place), V, U, **options)
+    empty = _half_sweep.aligned_empty
+
+    def spoilt(*args):
+        result = empty(*args)
+        result[:] = np.nan
+        return result
+
+    monkeypatch.setattr(_half_sweep, "aligned_empty", spoilt)
+    np.testing.assert_array_equal(half_sweep((values, place), V, U, **options), expected)
+
+
 def test_any_number_of_threads_gives_the_same_bits(problem, monkeypatch):
     values, place, V, U, weights = problem
     results = []

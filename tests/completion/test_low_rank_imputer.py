@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import KNNImputer, SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from lrla import LowRankImputer
 from lrla.exceptions import UnobservedWarning
@@ -272,10 +276,29 @@ def test_a_weight_is_a_repetition(table, rng):
     np.testing.assert_allclose(a.transform(given), b.transform(given), rtol=1e-8)
 
 
-def test_without_center_the_mean_is_zero(table):
-    _, given, _ = table
-    imputer = LowRankImputer(3, center=False, random_state=0).fit(given)
+@pytest.mark.parametrize("solver", ["em", "als"])
+@pytest.mark.parametrize("scale", [False, True])
+def test_without_center_the_mean_is_zero(solver, scale, rng):
+    """And the factors take its part: with one more of them holes are filled about as well."""
+    X = rng.standard_normal((300, 3)) @ rng.standard_normal((3, 20)) + 0.3 * rng.standard_normal((300, 20)) + 5.0
+    holes = rng.random(X.shape) < 0.3
+    imputer = LowRankImputer(center=False, scale=scale, solver=solver, random_state=0).fit(np.where(holes, np.nan, X))
     assert not np.any(imputer.mean_)
+    assert 4 <= imputer.n_components_ <= 6
+    assert rmse(imputer.transform(np.where(holes, np.nan, X)), X, holes) <= 0.45  # 0.3 is noise
+
+
+@pytest.mark.parametrize("solver", ["em", "als"])
+def test_without_center_a_constant_is_not_zero(solver, rng):
+    """Around zero a column of one value varies: what the other columns tell of it is filled in."""
+    X = np.outer(rng.uniform(1.0, 3.0, 200), np.ones(6)) * [1, 2, 3, 4, 5, 6] + 0.01 * rng.standard_normal((200, 6))
+    X[:, 0] = 2.0
+    X[:20, 0] = np.nan
+    imputer = LowRankImputer(1, center=False, solver=solver, random_state=0).fit(X)
+    filled = imputer.transform(X)[:20, 0]
+    slope = filled / X[:20, 5]  # of the one factor
+    np.testing.assert_allclose(slope, slope[0], rtol=0.1)
+    assert 0.5 < filled.mean() < 3.0
 
 
 def test_transform_does_not_depend_on_the_other_rows(table):
@@ -324,6 +347,41 @@ def test_progress_bar(table, capsys):
 def test_refused_parameters(params, message, table):
     with pytest.raises(ValueError, match=message):
         LowRankImputer(**params).fit(table[1])
+
+
+def test_a_masked_array_of_complex_numbers_is_refused():
+    with pytest.raises(ValueError, match="Complex data not supported"):
+        LowRankImputer(2).fit(np.ma.masked_array(np.ones((5, 4)) * 1j, np.eye(5, 4)))
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(np.float32, 1e25), (np.float64, 1e160)])
+def test_als_scores_large_numbers(dtype, unit, rng):
+    """Errors whose squares are not numbers."""
+    X = rng.standard_normal((60, 2)) @ rng.standard_normal((2, 8)) + 0.1 * rng.standard_normal((60, 8))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    X = (unit * X).astype(dtype)
+    score = LowRankImputer(2, solver="als", random_state=0).fit(X).score(X)
+    assert 0.1 < -score / unit < 0.5  # 0.1 is noise; which entries are hidden follows from the numbers
+
+
+def test_in_a_search_before_a_classifier(rng):
+    """Folds in which a column shows nothing, rows that show nothing, and an indicator: every score is a number."""
+    y = np.arange(120) % 2
+    X = rng.standard_normal((120, 6)) + 2.0 * y[:, None]
+    X[rng.random(X.shape) < 0.3] = np.nan
+    X[:40, 2], X[50] = np.nan, np.nan
+    X[:, 5] = np.nan
+    X[100, 5] = 1.0  # seen in two of three folds
+    pipeline = make_pipeline(LowRankImputer(random_state=0), LogisticRegression())
+    grid = {"lowrankimputer__n_components": [1, "auto"], "lowrankimputer__add_indicator": [False, True],
+            "lowrankimputer__solver": ["em", "als"]}  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnobservedWarning)
+        search = GridSearchCV(pipeline, grid, cv=KFold(3), error_score="raise").fit(X, y)
+        assert np.all(np.isfinite(search.cv_results_["mean_test_score"]))
+        assert search.best_score_ > 0.8
+        scores = cross_val_score(LowRankImputer(1, random_state=0), X, cv=3, error_score="raise")
+    assert np.all(np.isfinite(scores))
 
 
 @pytest.mark.parametrize("weight", [-np.ones(300), np.zeros(300), np.ones(299), np.full(300, np.nan)])

@@ -1,5 +1,8 @@
 """The observed entries of a matrix, by rows and by columns."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -94,3 +97,29 @@ def test_blocks_cover_all_rows_with_about_equal_entries(rng):
     assert np.all(np.diff(bounds) >= 0)
     work = np.diff(observed.indptr[bounds] + 12 * bounds)
     assert work.max() <= work.mean() + lengths.max() + 12  # a row is never split
+
+
+def test_the_transpose_goes_with_the_matrix(entries):
+    """Without waiting for the garbage collector; and a transpose that is left alone makes a new one."""
+    rows, columns, values, dense = entries
+    observed = Observed.from_triplets(rows, columns, values, dense.shape)
+    turned = weakref.ref(observed.T)
+    gc.disable()
+    try:
+        del observed
+        assert turned() is None
+    finally:
+        gc.enable()
+    alone = Observed.from_triplets(rows, columns, values, dense.shape).T
+    np.testing.assert_array_equal(dense_of(alone.T), dense)
+
+
+def test_a_matrix_of_other_values_shares_the_indices(entries):
+    rows, columns, values, dense = entries
+    observed = Observed.from_triplets(rows, columns, values, dense.shape)
+    matrix = observed.matrix(np.arange(1.0, observed.nnz + 1))
+    assert matrix.indices.dtype == matrix.indptr.dtype == np.int32
+    assert np.shares_memory(matrix.indices, observed.indices)
+    wanted = np.zeros(dense.shape)
+    wanted[observed.row_of_entry(), observed.indices] = np.arange(1.0, observed.nnz + 1)
+    np.testing.assert_array_equal(matrix.toarray(), wanted)

@@ -76,7 +76,12 @@ def test_no_row_or_column_of_a_table_is_lost():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"missing": 1.0}, "missing must be"), ({"noise_variance": (0.0, 1.0)}, "noise_variance must be")],
+    [
+        ({"missing": 1.0}, "missing must be"),
+        ({"noise_variance": (0.0, 1.0)}, "noise_variance must be"),
+        ({"noise_variance": 1.0}, "noise_variance must be a tuple of two"),
+        ({"noise_variance": (1.0, 2.0, 3.0)}, "noise_variance must be a tuple of two"),
+    ],
 )
 def test_refused_table(options, message):
     with pytest.raises(ValueError, match=message):
