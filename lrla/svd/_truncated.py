@@ -209,7 +209,7 @@ def solve(
     op = as_operator(A, mean, iterated=method in ("krylov", "krylov2"))
     stream = _Fresh(Stream.from_seed(seed), op)
     side = op if op.shape[0] >= op.shape[1] else op.T
-    block = min(_block(k, _arrays.kind(A)) if isinstance(block_size, str) else block_size, side.shape[1])
+    block = min(_block(A, k) if isinstance(block_size, str) else block_size, side.shape[1])
     status, n_iter_done, n_products, n_converged = "direct", 1, 0, k
     signed, residuals = False, None
     rows: Any
@@ -312,16 +312,18 @@ class _Fresh:
         return stream.symmetric(count, op.shape[1], xp=op.xp, device=device, dtype=np.dtype(op.dtype).name)
 
 
-def _block(k: int, kind: str) -> int:
+def _block(A: Any, k: int) -> int:
     """Vectors at a time.  Narrow blocks need fewer products in all, down to what a product is efficient for.
 
     Sparse products come in widths of 8, 16 and 32.  On a device a wide block costs hardly more than a narrow one, and one
     wider than k sees all copies of a value.
     """
+    kind = _arrays.kind(A)
     if kind in ("sparse", "operator"):
         return 8 if k <= 40 else 16
     if kind == "host":
-        return max(32, min(48, 8 * -(-k // 4))) if k <= 128 else 64
+        lanes = 64 // _arrays.real_dtype(A).itemsize  # numbers in a vector register
+        return max(32, min(48, lanes * -(-2 * k // lanes))) if k <= 128 else 64
     wide = 8 * -(-(k + 4) // 8)
     return max(32, min(48, 2 * k + 8), wide) if wide <= 128 else 64
 
@@ -330,7 +332,7 @@ def _choose(A: Any, k: int) -> str:
     """The dense decomposition where an iteration would need most of the space anyway."""
     short = min(A.shape)
     kind = _arrays.kind(A)
-    if short > 300 and k + _block(k, kind) < 0.4 * short:
+    if short > 300 and k + _block(A, k) < 0.4 * short:
         return "krylov"
     if kind in ("host", "device") or (kind == "sparse" and A.shape[0] * A.shape[1] <= 10**8):
         return "lapack"
