@@ -532,6 +532,15 @@ def _pass(F, indices, values, weights, entries, kinds, form, work, at, out, line
 
 
 @_part
+def _unseen(X, base, shape, lines):
+    """The row of X that begins at `base`, which has no entry: zero where it is free, and else as it is."""
+    zero = line_zero(X)
+    for k in range(lines):
+        x = line_get(X, base + k)
+        line_put(X, base + k, line_fma(line_axpy(-1.0, line_get(shape, lines + k), zero), x, x))
+
+
+@_part
 def _direct(work, beta, lines):
     """p = M r + beta p and A p = lam p."""
     zero = line_zero(work)
@@ -568,23 +577,8 @@ def _curvature(work, lines):
 
 @kernel(error_model="numpy")
 def half_sweep_rows(
-    indptr,
-    indices,
-    values,
-    weights,
-    counts,
-    row_weights,
-    F,
-    X,
-    spread,
-    shape,
-    numbers,
-    most,
-    bounds,
-    blocks,
-    work,
-    sums,
-):
+    indptr, indices, values, weights, counts, row_weights, F, X, spread, shape, numbers, most, bounds, blocks, work, sums
+):  # fmt: skip
     """Conjugate gradients for the rows of a few blocks, each from where it is, with the features F fixed.
 
     Row i minimises sum_p w_p (scale values_p - mean - f_p x)^2 + sum_a (row_weights_i penalty_a + spread_ia) x_a^2 over the
@@ -624,9 +618,7 @@ def half_sweep_rows(
             start, stop = np.uint64(number(indptr, i)), np.uint64(number(indptr, i + 1))
             base, solve, size = np.uint64(i) * lines, most >= 0, zero
             if solve and not number(counts, i) > 0:
-                for k in range(lines):  # what is not free stays
-                    x = line_get(X, base + k)
-                    line_put(X, base + k, line_fma(line_axpy(-1.0, line_get(shape, lines + k), line), x, x))
+                _unseen(X, base, shape, lines)
                 if spreads:
                     lines_clear(spread, base, lines)
                 continue

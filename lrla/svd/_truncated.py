@@ -315,8 +315,9 @@ class _Fresh:
 def _block(A: Any, k: int) -> int:
     """Vectors at a time.  Narrow blocks need fewer products in all, down to what a product is efficient for.
 
-    Sparse products come in widths of 8, 16 and 32.  On a device a wide block costs hardly more than a narrow one, and one
-    wider than k sees all copies of a value.
+    Sparse products come in widths of 8, 16 and 32.  Of dense arrays in memory 2 k vectors, but 32 to 48, took the least time
+    for the error (measured, k = 20 and 100).  On a device a wide block costs hardly more than a narrow one, and one wider
+    than k sees all copies of a value.
     """
     kind = _arrays.kind(A)
     if kind in ("sparse", "operator"):

@@ -118,7 +118,7 @@ def _boundary_ignored() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The smallest penalty was the best")
         warnings.filterwarnings("ignore", "Residuals below .* have lost their digits")
-        warnings.filterwarnings("ignore", "n_(out|components)=.* is not below n_")
+        warnings.filterwarnings("ignore", "n_(out=.* is not below n_in|components=.* is not below n_features)")
         yield
 
 

@@ -84,7 +84,7 @@ def test_the_number_of_threads_changes_no_bit(rng, monkeypatch):
 
 
 def test_they_are_used_where_they_are_faster(rng, monkeypatch):
-    """For large float32 arrays in memory, beside an OpenBLAS for processors with AVX-512; elsewhere BLAS does it."""
+    """For large float32 arrays in memory, beside an OpenBLAS with its SkylakeX kernels; elsewhere BLAS does it."""
     monkeypatch.setattr(_operator, "TILED", 1000)
     monkeypatch.setattr(_operator, "parallel_allowed", lambda: True)
     monkeypatch.setattr(_operator, "openblas_cores", lambda: {"SkylakeX"})
