@@ -16,7 +16,7 @@ from lrla.completion._estimated import STEEP
 from lrla.completion._fit import Fit
 from lrla.completion._fitted import PATH_DTYPE, Fitted, Settings
 from lrla.completion._half_sweep import Factors, pair_products
-from lrla.completion._observed import Observed
+from lrla.completion._observed import Observed, lines
 from lrla.completion._path import Problem
 from lrla.linalg._blas_threads import one_blas_thread
 
@@ -39,12 +39,12 @@ EXACT_WORK = 3e7  # entries times sweeps that the search for an exact fit may ta
 
 
 class HeldOut:
-    """Entries that are kept back to measure the error on."""
+    """Entries that are kept back to measure the error on, from their places among all (ascending)."""
 
-    def __init__(self, observed: Observed, mask: np.ndarray):
-        self.rows, self.columns = observed.row_of_entry()[mask], observed.indices[mask]
-        self.values = observed.values[mask]
-        self.weights = None if observed.weights is None else observed.weights[mask]
+    def __init__(self, observed: Observed, places: np.ndarray):
+        self.rows, self.columns = observed.rows_of(places), observed.indices[places]
+        self.values = observed.values[places]
+        self.weights = None if observed.weights is None else observed.weights[places]
 
     def squared_errors(self, factors: Factors, problem: Problem) -> np.ndarray:
         """Of every entry, times its weight, in the units of the scaled values."""
@@ -59,23 +59,32 @@ class HeldOut:
 
 
 def hold_out(observed: Observed, fraction: float, seed: int) -> np.ndarray:
-    """A random mask (nnz,) of entries to be held out, so that every row and column keeps `KEPT` observations at least."""
+    """Places of random entries to be held out, ascending; every row and column keeps `KEPT` observations at least."""
     wanted = int(min(max(fraction * observed.nnz, LEAST_HELD_OUT), MOST_HELD_OUT, observed.nnz // 4))
-    mask = draw(Stream.from_seed(np.random.SeedSequence(seed), member=1), observed.nnz, wanted)
-    rows = observed.row_of_entry()
-    for index, size in ((rows, observed.shape[0]), (observed.indices, observed.shape[1])):
-        kept = np.bincount(index, ~mask, size)
-        mask &= kept[index] >= KEPT
-    return mask
+    places = draw(Stream.from_seed(np.random.SeedSequence(seed), member=1), observed.nnz, wanted)
+    for axis, counts in enumerate(lines(observed)):
+        index = observed.indices[places] if axis else observed.rows_of(places)
+        kept = counts - np.bincount(index, minlength=len(counts))
+        places = places[kept[index] >= KEPT]
+    return places
 
 
 def draw(stream: Stream, size: int, count: int) -> np.ndarray:
-    """A mask (size,) of `count` places, those with the smallest of as many 64-bit numbers; in twice their memory."""
-    keys = np.empty(size, np.int64)
+    """`count` places below `size`, ascending: those with the smallest of as many 64-bit numbers, which are never all there."""
+    if not count:
+        return np.empty(0, np.int64)
+    # First those below a number that more than `count` of them are below, but for a chance of e^-40
+    expected = min(float(size), count + 10.0 * math.sqrt(count) + 40.0)
+    limit = int(expected / size * 2.0**64) - (1 << 63)
+    places, keys = [], []
     for first in range(0, size, DRAWN):
         high, low = stream.words(2, min(DRAWN, size - first), SAMPLING, first=first)
-        keys[first : first + DRAWN] = ((high - (1 << 31)) << 32) | low
-    return keys <= np.partition(keys, count - 1)[count - 1] if count else np.zeros(size, bool)
+        found = ((high - (1 << 31)) << 32) | low
+        small = np.flatnonzero(found < limit) if expected < size else np.arange(len(found))
+        places.append(first + small)
+        keys.append(found[small])
+    where, numbers = np.concatenate(places), np.concatenate(keys)
+    return where[numbers <= np.partition(numbers, count - 1)[count - 1]]
 
 
 def complete_automatically(
@@ -115,17 +124,17 @@ def complete_automatically(
     progress = Progress("matrix completion", settings.max_iter) if progress is None else progress
     most = min(n_components or max_components, *observed.shape)
     with one_blas_thread:
-        mask = hold_out(observed, validation_fraction if observed.nnz >= MANY else 2 * validation_fraction, seed)
+        places = hold_out(observed, validation_fraction if observed.nnz >= MANY else 2 * validation_fraction, seed)
         estimated = isinstance(reg, str)
         number = None if reg is None or isinstance(reg, str) else reg
-        if not mask.any():
+        if not len(places):
             fit = Fit(observed, settings, seed, progress)
             if estimated:
                 return _estimated.result(fit, _estimated.settle(fit, _estimated.descend(fit, most)))
             return complete_unseen(fit, most, number)
-        held_out = HeldOut(observed, mask)
+        held_out = HeldOut(observed, places)
         search = Search(
-            Fit(observed.subset(~mask), settings, seed, progress, held_out=held_out), most, n_iter_no_change
+            Fit(observed.without(places), settings, seed, progress, held_out=held_out), most, n_iter_no_change
         )
         search.choose_offsets()
         estimated = number is None and (search.estimate() or estimated)
@@ -137,7 +146,7 @@ def complete_automatically(
         final = Fit(observed, search.fit.settings, seed, progress, factors=search.best, like=search.fit)
         reg, cap, error = search.reg, search.cap, search.error
         guesses = search.rank_guesses if number is None and search.fits_too_well() else None
-        del search  # and with it the entries that were fitted, by rows and by columns
+        del search  # and with it what is kept of the entries that were fitted
         if estimated:
             return _estimated.result(final, _estimated.settle(final, reg), error)
         if guesses is not None:
@@ -399,8 +408,8 @@ def completion_path(
     seed = int(seed_sequence(random_state).generate_state(1)[0])
     held_out = None
     if fraction > 0:
-        mask = hold_out(observed, fraction, seed)
-        held_out, observed = HeldOut(observed, mask), observed.subset(~mask)
+        places = hold_out(observed, fraction, seed)
+        held_out, observed = HeldOut(observed, places), observed.without(places)
     total = settings.sweeps_per_level * (LEVELS if levels is None else len(levels))
     with one_blas_thread, Progress("completion path", total, verbose, callback) as progress:
         fit = Fit(observed, settings, seed, progress, held_out=held_out)

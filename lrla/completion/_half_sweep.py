@@ -13,12 +13,15 @@ import numpy as np
 
 from lrla import _arrays, _validation
 from lrla._jit import frozen
-from lrla._threads import share
+from lrla._threads import available_threads, share
 from lrla.completion import _kernels
-from lrla.completion._observed import BLOCKS, Observed
+from lrla.completion._observed import BLOCKS, Columns, Observed
 
 SCRATCH_BYTES = 1 << 21  # of gathered features: further passes read them in order, from the second or third cache
 NOISE = 8.0  # rounding noise of a residual, in units of the last place of its terms
+LEAST_GROUP = (
+    1 << 20
+)  # entries of which copies are made at a time, if they are many; more if the factors take more memory
 BLOCK_ROWS = 4096  # of factors that are converted to float64 at a time
 
 
@@ -150,7 +153,7 @@ def _aligned(create: Any, rows: int, width: int, dtype: np.dtype) -> np.ndarray:
 
 
 def update_rows(
-    observed: Observed,
+    observed: Observed | Columns,
     X: np.ndarray,
     F: np.ndarray,
     penalty: np.ndarray,
@@ -165,7 +168,7 @@ def update_rows(
 
     Parameters
     ----------
-    observed : Observed, (m, n)
+    observed : Observed or Columns, (m, n)
     X, F : (m, width), (n, width)
         Unknowns and features, C-contiguous rows of whole cache lines.
     penalty, free : (width,)
@@ -179,52 +182,115 @@ def update_rows(
     noise : float
         Variance of the noise of the scaled observations, for those of X.
     """
-    dtype, spread = X.dtype, np.empty(0, X.dtype)
-    if spreads is not None:
-        add_up(observed, spreads[1], spreads[0])
-        spread = spreads[0].reshape(-1)
+    dtype = X.dtype
     d = np.where(free > 0, mean_squares(F, observed.T.counts), 1)
     shape = np.concatenate((penalty, free, d)).astype(dtype)
     rounding = (NOISE * _arrays.eps(dtype)) ** 2
     constants = *numbers[:2], np.finfo(dtype).tiny, rounding, noise, solver.tolerance
     rows = observed.counts.astype(dtype), row_weights
-    room = SCRATCH_BYTES // (X.shape[1] * X.itemsize)
-    found = _run(observed, observed.values, rows, F, X, spread, shape, constants, solver.max_iter, room)
+    found = _run(observed, F, X, shape, constants, solver.max_iter, rows=rows, spreads=spreads)
     loss, ridge, gain, steps = found.tolist()
     return Sums(loss, ridge, gain, steps / max(1, observed.nnz))
 
 
-def add_up(observed: Observed, F: np.ndarray, X: np.ndarray, values: np.ndarray | None = None) -> None:
-    """Write into every row of X the weighted sum of the rows of F that its entries have, or of these times `values`.
+WEIGHTS = (0, -1, 0, 0, 0, 0)  # in place of the residual: scale 0 and mean -1
+
+
+def add_up(observed: Observed | Columns, F: np.ndarray, X: np.ndarray) -> None:
+    """Write into every row of X (m, width) the weighted sum of the rows of F (n, width) that its entries have."""
+    _run(observed, F, X, np.zeros(3 * X.shape[1], X.dtype), WEIGHTS, _kernels.SUMS_ONLY)
+
+
+def add_up_residuals(
+    observed: Observed | Columns, F: np.ndarray, X: np.ndarray, numbers: np.ndarray, tail: int
+) -> None:
+    """Write into the last columns of X the sums of those of F times the residuals of the columns before, and their weights.
 
     Parameters
     ----------
-    observed : Observed, (m, n)
+    observed : Observed or Columns, (m, n)
     F, X : (n, width), (m, width)
-        C-contiguous rows of whole cache lines.
-    values : (nnz,), optional
+        C-contiguous rows of whole cache lines; the last `tail` columns fill cache lines of their own.
+    numbers : (2,)
+        Scale and mean: the residual is ``scale x_ij - mean - f_j x_i``.
     """
-    constants = (0, -1, 0, 0, 0, 0) if values is None else (1, 0, 0, 0, 0, 0)  # the numbers scale x - mean are summed
-    values = observed.values if values is None else frozen(values)
-    nothing, shape = np.empty(0, X.dtype), np.zeros(3 * X.shape[1], X.dtype)
-    _run(observed, values, (nothing, nothing), F, X, nothing, shape, constants, _kernels.SUMS_ONLY, 0)
+    if isinstance(observed, Columns):
+        scatter_residuals(observed.T, X, F, numbers, tail)
+    else:
+        shape, constants = np.zeros(3 * X.shape[1], X.dtype), (*numbers, 0, 0, 0, 0)
+        _run(observed, F, X, shape, constants, _kernels.SUMS_ONLY, tail=tail * X.itemsize // _kernels.LINE_BYTES)
+
+
+def scatter_residuals(
+    observed: Observed, F: np.ndarray, X: np.ndarray, numbers: np.ndarray, tail: int, squares: np.ndarray | None = None
+) -> None:
+    """The same for the transpose, from entries by rows: into the last columns of F (n, width) go sums of those of X (m, width).
+
+    With `squares` (m,) the last columns of X are first made the sums of those of F, times the squares.
+    """
+    lines, width = F.shape[1] * F.itemsize // _kernels.LINE_BYTES, F.shape[1]
+    form, tail_lines = (*numbers.astype(F.dtype), lines), tail * lines // width
+    squares = np.empty(0, F.dtype) if squares is None else squares
+    # as many sums side by side as threads may want, and memory for a factor or two
+    sums = np.zeros((int(np.clip(2 * sum(observed.shape) * width // (len(F) * tail), 2, 8)), len(F), tail), F.dtype)
+    longest = int(np.diff(observed.indptr).max(initial=0)) + 4
+
+    def work(first: int, last: int) -> None:
+        kept = np.empty(longest, F.dtype)
+        for place in range(first, last):
+            first_block, last_block = (BLOCKS * end // len(sums) for end in (place, place + 1))
+            for part in observed.parts(first_block, last_block, LEAST_GROUP):
+                _kernels.scatter_residuals(
+                    part.indptr, part.indices, part.values, part.weights, F.reshape(-1), X[part.rows].reshape(-1), form,
+                    tail_lines, (part.bounds[0], part.bounds[-1]), squares[part.rows], kept, sums[place].reshape(-1),
+                )  # fmt: skip
+
+    share(work, len(sums))
+    F[:, width - tail :] = sums.sum(axis=0)
 
 
 def _run(
-    observed: Observed, values: np.ndarray, rows: tuple[np.ndarray, np.ndarray], F: np.ndarray, X: np.ndarray,
-    spread: np.ndarray, shape: np.ndarray, constants: tuple[float, ...], most: int, room: int,
+    observed: Observed | Columns, F: np.ndarray, X: np.ndarray, shape: np.ndarray, constants: tuple[float, ...], most: int,
+    *, tail: int = 0, rows: tuple[np.ndarray, np.ndarray] | None = None, spreads: tuple[np.ndarray, ...] | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """The kernel on all rows, shared among threads, with room to gather the features of so many entries; its sums (4,)."""
-    sums, numbers = np.zeros((BLOCKS, 4)), tuple(np.array(constants, X.dtype))
+    """The kernel on all rows, shared among threads; its sums (4,)."""
+    blocks, width, dtype = len(observed.bounds) - 1, X.shape[1], X.dtype
+    sums, nothing = np.zeros((blocks, 4)), np.empty(0, dtype)
+    numbers, ones = (tuple(np.array(given, dtype)) for given in (constants, WEIGHTS))
+    room = SCRATCH_BYTES // (width * X.itemsize) if most > 0 else 0  # to gather the features of so many entries
+    group = max(LEAST_GROUP, sum(observed.shape) * width // (4 * available_threads()))
+    counts, weights = (nothing, nothing) if rows is None else rows
 
     def work(first: int, last: int) -> None:
-        _kernels.half_sweep_rows(
-            observed.indptr, observed.indices, values, observed.weight_array, *rows, F.reshape(-1), X.reshape(-1), spread,
-            shape, numbers, most, observed.bounds, (first, last),
-            aligned_empty(room + _kernels.WORK_ROWS, X.shape[1], X.dtype).reshape(-1), sums,
-        )  # fmt: skip
+        scratch = aligned_empty(room + _kernels.WORK_ROWS, width, dtype).reshape(-1)
+        for part in observed.parts(first, last, group):
+            here, unknowns = part.rows, X[part.rows].reshape(-1)
+            entries, blocks = (part.indptr, part.indices, part.values, part.weights), (0, len(part.bounds) - 1)
+            given, end, spread = (
+                (counts[here], weights[here]),
+                (part.bounds, blocks, scratch, sums[part.blocks]),
+                nothing,
+            )
+            if spreads is not None:
+                spread = spreads[0][here].reshape(-1)
+                _kernels.half_sweep_rows(
+                    *entries,
+                    nothing,
+                    nothing,
+                    spreads[1].reshape(-1),
+                    spread,
+                    nothing,
+                    shape,
+                    ones,
+                    _kernels.SUMS_ONLY,
+                    0,
+                    *end,
+                )
+            _kernels.half_sweep_rows(
+                *entries, *given, F.reshape(-1), unknowns, spread, shape, numbers, most, tail, *end
+            )
 
-    share(work, BLOCKS)
+    share(work, blocks)
     return sums.sum(axis=0)
 
 

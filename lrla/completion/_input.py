@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from lrla import _arrays, _validation
-from lrla.completion._observed import Observed
+from lrla.completion._observed import CHUNK, Observed, sorted_by_rows
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,8 @@ def _triplets(X: Any, shape: Any, name: str) -> Entries:
 
 def _by_rows(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Entries:
     """From triplets in any order."""
-    numbered = scipy.sparse.coo_array((np.arange(len(values)), (rows, columns)), shape=shape)
-    numbered.has_canonical_format = True  # otherwise SciPy adds duplicates up
-    return _sorted(numbered.tocsr(), values)
+    indptr, indices, order = sorted_by_rows(rows, columns, shape)
+    return Entries(indptr, indices, values[order], shape, order)
 
 
 def _sorted(numbered: Any, values: np.ndarray) -> Entries:
@@ -201,7 +200,7 @@ def _finite(values: np.ndarray, name: str) -> np.ndarray:
             values = values.astype(dtype, copy=False)
     except (TypeError, ValueError):
         raise ValueError(f"The values of {name} must be numeric; got dtype {values.dtype}.") from None
-    if not np.all(np.isfinite(values)):
+    if not all(np.isfinite(values[start : start + CHUNK]).all() for start in range(0, values.size, CHUNK)):
         if np.any(np.isnan(values)):
             raise ValueError(f"Input {name} contains NaN. Leave out what is not observed: no NaN is stored for it.")
         raise ValueError(f"Input {name} contains infinity or a value too large for {dtype}.")
@@ -243,10 +242,10 @@ def _without_duplicates(entries: Entries, weights: np.ndarray | None) -> Observe
     if weights is not None and np.any(weights == 0.0):
         mask = weights > 0.0
         entries, weights = entries.kept(mask, entries.values[mask]), weights[mask]
-    first = np.ones(len(entries.values), dtype=bool)
-    first[1:] = entries.indices[1:] != entries.indices[:-1]
-    first[entries.indptr[:-1][np.diff(entries.indptr) > 0]] = True
-    if not np.all(first):
+    if _any_twice(entries):
+        first = np.ones(len(entries.values), dtype=bool)
+        first[1:] = entries.indices[1:] != entries.indices[:-1]
+        first[entries.indptr[:-1][np.diff(entries.indptr) > 0]] = True
         starts = np.flatnonzero(first)
         w = np.ones(len(entries.values)) if weights is None else weights
         total = np.add.reduceat(w, starts)
@@ -254,3 +253,14 @@ def _without_duplicates(entries: Entries, weights: np.ndarray | None) -> Observe
         means = np.add.reduceat(share * entries.values, starts)
         entries, weights = entries.kept(first, means.astype(entries.values.dtype)), total
     return Observed(entries.indptr, entries.indices, entries.values, entries.shape, weights)
+
+
+def _any_twice(entries: Entries) -> bool:
+    """Whether an entry is given several times; some entries are looked at a time, since most often there are none."""
+    indptr, indices = entries.indptr, entries.indices
+    for start in range(0, len(indices), CHUNK):
+        stop = min(start + CHUNK, len(indices) - 1)
+        same = np.flatnonzero(indices[start + 1 : stop + 1] == indices[start:stop]) + start + 1
+        if len(same) and np.any(indptr[np.searchsorted(indptr, same)] != same):  # not the first of its row
+            return True
+    return False

@@ -136,6 +136,12 @@ def lines_add(numbers, a, b, c, d, t, out, k, lines):
         out[_row(out, k, lines)] += factor * numbers[_row(numbers, j, lines)]
 
 
+def lines_scatter(x, k, t, out, a, b, c, d, lines):
+    """Add the row of lines of x at k, times the numbers of the four t, to the rows of `out` at a, b, c and d."""
+    for j, factor in zip((a, b, c, d), t, strict=True):
+        out[_row(out, j, lines)] += factor * x[_row(x, k, lines)]
+
+
 def _row(numbers, k, lines):
     width = LINE_BYTES // numbers.itemsize
     return slice(int(k) * width, (int(k) + int(lines)) * width)
@@ -189,6 +195,7 @@ _typed(lines_fetch, lambda numbers, a, b, c, d, lines: types.none)
 _typed(lines_gather, lambda numbers, a, b, c, d, out, k, lines: types.none)
 _typed(lines_products, lambda numbers, a, b, c, d, x, k, lines: Line(numbers.dtype, 4))
 _typed(lines_add, lambda numbers, a, b, c, d, t, out, k, lines: types.none)
+_typed(lines_scatter, lambda x, k, t, out, a, b, c, d, lines: types.none)
 _typed(four_get, lambda numbers, p, n: Line(numbers.dtype, 4))
 _typed(rows_of, lambda indices, p, q, r, s, lines: types.UniTuple(types.uint64, 4))
 _typed(four_put, lambda numbers, p, n, x: types.none)
@@ -375,6 +382,19 @@ def _lower_add(context, builder, sig, args):
     return context.get_dummy_value()
 
 
+@lower_builtin(lines_scatter, types.VarArg(types.Any))
+def _lower_scatter(context, builder, sig, args):
+    (x, k, t, out, *rows, lines), dtype = args, sig.args[0].dtype
+    factors = [_lanes(builder, t, [lane] * _line(dtype).width) for lane in range(4)]
+    with cgutils.for_range(builder, lines) as loop:
+        value = _get(context, builder, x, builder.add(k, loop.index), dtype)
+        for row, factor in zip(rows, factors, strict=True):  # one after the other: the last rows may be the same
+            place = builder.add(row, loop.index)
+            y = _multiply_add(builder, factor, value, _get(context, builder, out, place, dtype))
+            _put(context, builder, out, place, y, dtype)
+    return context.get_dummy_value()
+
+
 @lower_builtin(rows_of, types.VarArg(types.Any))
 def _lower_rows_of(context, builder, sig, args):
     indices, *places, lines = args
@@ -474,7 +494,7 @@ def _begin(work, shape, weight, count, tiny, lines):
 
 
 @_part
-def _pass(F, indices, values, weights, entries, kinds, form, work, at, out, lines):
+def _pass(F, indices, values, weights, entries, kinds, form, work, at, out, lines, span):
     """The row of `work` at `out` += sum w t f over some entries; returns sum w t^2 where there are targets.
 
     Parameters
@@ -486,9 +506,12 @@ def _pass(F, indices, values, weights, entries, kinds, form, work, at, out, line
     form : (scale, mean)
     work : start of the rows of lines that a row is worked on in
     at : row of `work` where x is
+    span : (inner, skip, outer): x and f are multiplied in their first `inner` lines, and summed are the `outer` lines of f
+        after the first `skip`
     """
     one_version()
     start, stop, fetched = entries
+    inner, skip, outer = span
     weighted, targets, products, keep, gathered = kinds
     scale, mean = form
     none = four_ones(work, np.uint64(0))
@@ -498,7 +521,7 @@ def _pass(F, indices, values, weights, entries, kinds, form, work, at, out, line
     for first in range(start, stop, CHUNK):
         squares = none
         last = first + CHUNK if stop - first > CHUNK else stop
-        lines_clear(work, PART * lines, lines)
+        lines_clear(work, PART * lines, outer)
         for p in range(first, last, FOUR):
             n = stop - p
             if p + AHEAD + FOUR <= fetched:
@@ -516,15 +539,16 @@ def _pass(F, indices, values, weights, entries, kinds, form, work, at, out, line
                 a, b, c, d = rows_of(indices, p, q1, q2, q3, lines)
             t = none
             if products:
-                t = lines_products(source, a, b, c, d, work, at * lines, lines)
+                t = lines_products(source, a, b, c, d, work, at * lines, inner)
             w = four_get(weights, p, n) if weighted else four_ones(work, n)
             if targets:
                 t = line_axpy(-1.0, t, line_axpy(scale, four_get(values, p, n), minus))
                 squares = line_fma(line_fma(w, t, none), t, squares)
-            lines_add(source, a, b, c, d, line_fma(w, t, none), work, PART * lines, lines)
+            t = line_fma(w, t, none)
+            lines_add(source, a + skip, b + skip, c + skip, d + skip, t, work, PART * lines, outer)
             if keep:
                 lines_gather(F, a, b, c, d, work, kept, lines)
-        for k in range(lines):
+        for k in range(outer):
             y = line_axpy(1.0, line_get(work, PART * lines + k), line_get(work, out * lines + k))
             line_put(work, out * lines + k, y)
         loss += four_sum(squares)
@@ -577,12 +601,15 @@ def _curvature(work, lines):
 
 @kernel(error_model="numpy")
 def half_sweep_rows(
-    indptr, indices, values, weights, counts, row_weights, F, X, spread, shape, numbers, most, bounds, blocks, work, sums
+    indptr, indices, values, weights, counts, row_weights, F, X, spread, shape, numbers, most, tail, bounds, blocks, work,
+    sums,
 ):  # fmt: skip
     """Conjugate gradients for the rows of a few blocks, each from where it is, with the features F fixed.
 
     Row i minimises sum_p w_p (scale values_p - mean - f_p x)^2 + sum_a (row_weights_i penalty_a + spread_ia) x_a^2 over the
-    free x_a.  It can also just add up features, with most = `SUMS_ONLY`: X_i = sum_p w_p (scale values_p - mean) f_p.
+    free x_a.  It can also just add up features, with most = `SUMS_ONLY`: X_i = sum_p w_p (scale values_p - mean) f_p, or of
+    residuals, where the last lines of features and of X are a `tail`: tail of X_i = sum_p w_p (scale values_p - mean - f_p x_i)
+    tail of f_p, with the product over the lines before.
 
     Parameters
     ----------
@@ -597,6 +624,7 @@ def half_sweep_rows(
         row is done when its residual is noise beside its terms, since further steps would lead along directions that no
         entry sees); the variance of the noise of the observations; the tolerance
     most : largest number of steps
+    tail : number of lines, 0 unless most = `SUMS_ONLY`
     bounds : first row of every block, and m
     blocks : (first, last), the blocks to be done
     work : vector of lines: room for `WORK_ROWS` rows of lines, and for the features of a row where they shall be gathered
@@ -607,6 +635,9 @@ def half_sweep_rows(
     room = np.uint64(len(work) * F.itemsize // LINE_BYTES) // lines - np.uint64(WORK_ROWS)
     scale, mean, tiny, rounding, variance, tolerance = numbers
     spreads, weighted, last = len(spread) > 0, len(weights) > 0, np.uint64(len(indices))
+    solve, tail = most >= 0, np.uint64(tail)
+    outer = tail if tail > NONE else lines
+    span = lines - tail, lines - outer, outer
     indptr, indices, values, weights, counts, row_weights, F, X, spread, shape, bounds, work = (
         start_of(indptr), start_of(indices), start_of(values), start_of(weights), start_of(counts), start_of(row_weights),
         start_of(F), start_of(X), start_of(spread), start_of(shape), start_of(bounds), start_of(work),
@@ -616,14 +647,14 @@ def half_sweep_rows(
         loss, ridge, gain, products = 0.0, 0.0, 0.0, 0.0
         for i in range(number(bounds, block), number(bounds, block + 1)):
             start, stop = np.uint64(number(indptr, i)), np.uint64(number(indptr, i + 1))
-            base, solve, size = np.uint64(i) * lines, most >= 0, zero
+            base, size = np.uint64(i) * lines, zero
             if solve and not number(counts, i) > 0:
                 _unseen(X, base, shape, lines)
                 if spreads:
                     lines_clear(spread, base, lines)
                 continue
+            lines_copy(X, base, work, X0 * lines, lines)
             if solve:
-                lines_copy(X, base, work, X0 * lines, lines)
                 lines_clear(work, LAM * lines, lines)
                 if spreads:
                     lines_copy(spread, base, work, LAM * lines, lines)
@@ -639,9 +670,20 @@ def half_sweep_rows(
             while True:  # the residual first, then the steps
                 first = step == 0
                 at, out, fetched = (X0, R, last) if first else (P, AP, NONE if keep else stop)
-                kinds = weighted, first, solve, keep & first, keep & (not first)
+                kinds = weighted, first, solve | (tail > NONE), keep & first, keep & (not first)
                 total = _pass(
-                    F, indices, values, weights, (start, stop, fetched), kinds, (scale, mean), work, at, out, lines
+                    F,
+                    indices,
+                    values,
+                    weights,
+                    (start, stop, fetched),
+                    kinds,
+                    (scale, mean),
+                    work,
+                    at,
+                    out,
+                    lines,
+                    span,
                 )
                 alpha = zero
                 if first:
@@ -666,9 +708,70 @@ def half_sweep_rows(
                     break
                 _direct(work, beta, lines)
                 step += 1
-            lines_copy(work, (X0 if solve else R) * lines, X, base, lines)
+            if solve:
+                lines_copy(work, X0 * lines, X, base, lines)
+            else:
+                lines_copy(work, R * lines, X, base + (lines - outer), outer)
             products += step * (stop - start)
         sums[block, 0], sums[block, 1], sums[block, 2], sums[block, 3] = loss, ridge, gain, products
+
+
+@kernel(error_model="numpy")
+def scatter_residuals(indptr, indices, values, weights, F, X, form, tail, rows, squares, kept, out):
+    """Sums over the entries of columns, from entries by rows: out_j += sum_i w_ij (scale x_ij - mean - f_j x_i) tail of x_i.
+
+    With `squares` the tail of x_i is first made the like sum over the entries of row i, with that of f_j, times squares_i.
+
+    Parameters
+    ----------
+    indptr, indices, values, weights, F, X : as for `half_sweep_rows`
+    form : (scale, mean, of the dtype, and number of lines of a row)
+    tail : the number of lines at the end of a row that are left out of the product
+    rows : (first, last)
+    squares : (m,) or empty
+    kept : room for as many numbers as the longest row has entries
+    out : (n tail width,)
+    """
+    one_version()
+    scale, mean, lines = form
+    lines, tail, both, size = np.uint64(lines), np.uint64(tail), len(squares) > 0, np.uint64(len(indices))
+    weighted = len(weights) > 0
+    indptr, indices, values, weights, F, X, squares, kept, out = (
+        start_of(indptr), start_of(indices), start_of(values), start_of(weights), start_of(F), start_of(X),
+        start_of(squares), start_of(kept), start_of(out),
+    )  # fmt: skip
+    inner, none, zero = lines - tail, four_ones(X, NONE), line_zero(X)
+    minus = line_axpy(-mean, four_ones(X, FOUR), none)
+    for i in range(rows[0], rows[1]):
+        base, start, stop = np.uint64(i) * lines, np.uint64(number(indptr, i)), np.uint64(number(indptr, i + 1))
+        at = base + inner
+        if both:
+            lines_clear(X, at, tail)
+        for again in range(2):
+            for p in range(start, stop, FOUR):
+                n = stop - p
+                q1, q2, q3 = p + ONE, p + TWO, p + THREE
+                if n < FOUR:  # the last entry stands in for those that are not there
+                    q1 = q1 if n > ONE else p
+                    q2 = q2 if n > TWO else q1
+                    q3 = q2
+                if again:
+                    a, b, c, d = rows_of(indices, p, q1, q2, q3, tail)
+                    lines_scatter(X, at, four_get(kept, p - start, n), out, a, b, c, d, tail)
+                    continue
+                if p + AHEAD + FOUR <= size:
+                    a, b, c, d = rows_of(indices, p + AHEAD, p + AHEAD + ONE, p + AHEAD + TWO, p + AHEAD + THREE, lines)
+                    lines_fetch(F, a, b, c, d, lines)
+                a, b, c, d = rows_of(indices, p, q1, q2, q3, lines)
+                t = lines_products(F, a, b, c, d, X, base, inner)
+                w = four_get(weights, p, n) if weighted else four_ones(X, n)
+                t = line_fma(w, line_axpy(-1.0, t, line_axpy(scale, four_get(values, p, n), minus)), none)
+                four_put(kept, p - start, n, t)
+                if both:
+                    lines_add(F, a + inner, b + inner, c + inner, d + inner, t, X, at, tail)
+            if both and not again:
+                for k in range(tail):
+                    line_put(X, at + k, line_axpy(number(squares, i), line_get(X, at + k), zero))
 
 
 # ---------------------------------------------------------------------------------------------------- pairs

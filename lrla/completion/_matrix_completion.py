@@ -18,7 +18,7 @@ from lrla.completion._automatic import complete_automatically
 from lrla.completion._estimated import SLOWER
 from lrla.completion._fitted import Fitted, Settings
 from lrla.completion._input import check_index, check_row_ids, read_observed, require_entries
-from lrla.completion._observed import Observed, cast, entries_of, lines, own
+from lrla.completion._observed import Observed, cast, entries_of, lines
 from lrla.completion._predictions import best_columns, predict_pairs, singular_form, with_rows
 from lrla.exceptions import NotIdentifiableWarning, UnobservedWarning
 
@@ -74,6 +74,9 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
     warm_start : bool, default=False
         `fit` goes on from the last factors, and does not walk down the path again; what is "auto" keeps the value found before.
         It begins anew where `fit_bias` or `reg_scaling` has changed, or reg="bayes" is new or has another `n_components`.
+    copy_X : bool, default=False
+        Whether the model keeps a copy of X's entries.  Without, those of a CSR matrix with sorted indices are its own arrays, as
+        with scikit-learn's neighbours, and must not be changed while the model is used.
     random_state : None, int, RandomState or Generator, default=None
         For the entries that are held out, and the start of the residual's decomposition.
     verbose : int, default=0
@@ -142,7 +145,9 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
 
     A row without observations has u = 0 and b = 0, so that ``mean + c_j`` is predicted; a column likewise.
 
-    The observations are kept for `partial_fit`, `complete` and `recommend`.
+    The observations are kept for `partial_fit`, `complete` and `recommend`.  Beside a CSR matrix with sorted 32-bit indices a fit
+    takes the memory of some copies of the factors and of a few million entries, however many there are; other forms of X are brought
+    to this one first.
 
     References
     ----------
@@ -189,6 +194,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         missing_values: float = np.nan,
         clip: tuple[float, float] | None = None,
         warm_start: bool = False,
+        copy_X: bool = False,
         random_state: Any = None,
         verbose: int = 0,
     ):
@@ -209,6 +215,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         self.missing_values = missing_values
         self.clip = clip
         self.warm_start = warm_start
+        self.copy_X = copy_X
         self.random_state = random_state
         self.verbose = verbose
 
@@ -247,7 +254,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         self._warn_of_empty(observed)
         fitted = self._fit(observed, k, settings, before)
         self._warn_of_rank(observed, fitted)
-        self._store(fitted, own(observed, X), k, settings)
+        self._store(fitted, observed, k, settings, self.copy_X)
         return self
 
     def _fit(self, observed: Observed, k: int | None, settings: Settings, before: Fitted | None) -> Fitted:
@@ -327,10 +334,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         k = self._check_n_components((rows.shape[1],) * 2)  # further rows may come
         n_rows = 0 if model is None else self._observed.shape[0]
         ids = check_row_ids(row_ids, rows.shape[0], n_rows)
-        if model is None:
-            observed = rows if row_ids is None else with_rows(None, rows, ids)
-        else:
-            observed = with_rows(self._observed, rows, ids)
+        observed = with_rows(None if model is None else self._observed, rows, ids)
         require_entries(observed, "X")
         self._warn_of_empty(observed)
         if model is None:
@@ -343,11 +347,13 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
             with Progress("MatrixCompletion", sweeps.max_iter, self.verbose) as progress:
                 fitted = complete(observed, most, model.reg, sweeps, start=start, progress=progress)
         self._warn_of_rank(observed, fitted)
-        self._store(fitted, own(observed, X), k, settings)
+        self._store(fitted, observed, k, settings)
         return self
 
-    def _store(self, fitted: Fitted, observed: Observed, k: int | None, settings: Settings) -> None:
-        """Set the fitted attributes."""
+    def _store(
+        self, fitted: Fitted, observed: Observed, k: int | None, settings: Settings, copied: bool = False
+    ) -> None:
+        """Set the fitted attributes; the observations may still be X's own arrays, unless they are `copied`."""
         scores, s, right, turn = singular_form(fitted.U, fitted.V)
         missing = max(0, (k or 1) - len(s))
         self.row_factors_ = np.pad(scores, ((0, 0), (0, missing))) if missing else scores
@@ -368,7 +374,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         self._fitted = replace(
             fitted, U=fitted.U[:0].copy(), row_bias=fitted.row_bias[:0].copy(), path=fitted.path[:0].copy()
         )
-        self._turn, self._observed = turn, observed
+        self._observed = observed.alone(copied)
+        self._turn = turn
         # those of the fit, without the offsets that the search has left out
         self._fit_settings = replace(settings, fit_bias=fitted.offsets, center=fitted.centered)
 

@@ -17,7 +17,7 @@ import numpy as np
 from lrla._progress import Progress
 from lrla._random import Stream
 from lrla.completion._balance import balance
-from lrla.completion._half_sweep import Factors, Solver, Sums, update_rows
+from lrla.completion._half_sweep import Factors, Solver, Sums, padded, update_rows
 from lrla.completion._observed import Observed
 from lrla.completion._residual import Residual
 from lrla.svd import _truncated as svd
@@ -137,7 +137,7 @@ class Problem:
         if Q is None:
             steps, Q = 4, self.stream.normal(min(BLOCK, *residual.shape), residual.shape[1], dtype=residual.dtype.name)
         for _ in range(steps):
-            Q = np.ascontiguousarray(np.linalg.qr(residual.rmatmat(residual.matmat(Q.T)))[0].T)
+            Q = np.ascontiguousarray(np.linalg.qr(residual.gram(Q.T))[0].T)
         W, s, R = np.linalg.svd(residual.matmat(Q.T).astype(np.float64), full_matrices=False)
         self._right = (R @ Q).astype(residual.dtype)
         return W, s, self._right.T
@@ -149,8 +149,9 @@ class Problem:
         matrix = residual.toarray() if dense else residual
         with Progress("residual", KRYLOV_STEPS) as progress:
             found = svd.solve(
-                matrix, k, mean=None, seed=self.seed, progress=progress, tol=RESIDUAL_TOLERANCE, max_iter=KRYLOV_STEPS
-            )
+                matrix, k, mean=None, seed=self.seed, progress=progress, tol=RESIDUAL_TOLERANCE, max_iter=KRYLOV_STEPS,
+                block_size="auto" if dense else min(padded(1, residual.dtype), *residual.shape),
+            )  # fmt: skip
         return found.U, found.s, found.Vt.T
 
     def largest(self, factors: Factors) -> float:
@@ -215,14 +216,19 @@ def limits(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> np.ndarr
 
 def location_and_scale(observed: Observed) -> tuple[float, float]:
     """The (weighted) mean of the values, and a power of two near their spread around it."""
-    largest = float(max(abs(float(observed.values.max())), abs(float(observed.values.min())))) or 1.0
+    largest = max(abs(float(observed.values.max())), abs(float(observed.values.min()))) or 1.0
     least = 2.0**-120 if observed.dtype == np.float32 else 2.0**-1000  # whose reciprocal is a number
     unit = max(2.0 ** round(math.log2(largest)), least)
-    values = observed.values.astype(np.float64)
-    values /= unit
-    weights = observed.weights
-    center = float(np.average(values, weights=weights))
-    values -= center
-    spread = math.sqrt(float(np.average(np.square(values, out=values), weights=weights)))
+    total = float(observed.counts.sum())
+
+    def mean(center: float, power: int) -> float:
+        found = 0.0
+        for values, weights in observed.chunks():
+            differences = (values.astype(np.float64) / unit - center) ** power
+            found += float(differences.sum() if weights is None else differences @ weights.astype(np.float64))
+        return found / total
+
+    center = mean(0.0, 1)
+    spread = math.sqrt(mean(center, 2))
     exponent = round(math.log2(spread)) if spread > 1e-7 * max(1.0, abs(center)) else 0
     return center * unit, max(unit * 2.0**exponent, least)

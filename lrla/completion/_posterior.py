@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lrla.completion._half_sweep import BLOCK_ROWS, Factors, Sums, mean_squares, update_rows
-from lrla.completion._observed import Observed
+from lrla.completion._observed import Columns, Observed
 from lrla.completion._path import Penalty, Problem
 
 LEAST = 1e-30  # sum of squares or variances by which one may divide
@@ -143,7 +143,7 @@ def moments(factors: Factors, flipped: bool, weights: np.ndarray) -> tuple[np.nd
     return mean_squares(X, weights) * max(weights.sum(), np.finfo(np.float64).tiny), variances
 
 
-def _side(problem: Problem, flipped: bool) -> tuple[Observed, np.ndarray]:
+def _side(problem: Problem, flipped: bool) -> tuple[Observed | Columns, np.ndarray]:
     if flipped:
         return problem.observed.T, problem.column_weights
     return problem.observed, problem.row_weights

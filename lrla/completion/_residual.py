@@ -1,18 +1,16 @@
 """The residual of a factorization at the observed entries, as an operator that Krylov methods can take.
 
-Its products are sums over the entries of a row, by rows or by columns, which the kernel of the half-sweeps does anyway:
-there is nothing more to compile.
+It is not kept, which would take half the memory of the entries or more, but computed again in every product.  The products
+are sums over the entries of a row, by rows or by columns, which the kernel of the half-sweeps does anyway: there is nothing
+more to compile.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from lrla._threads import share
-from lrla.completion._half_sweep import add_up, aligned_empty, aligned_zeros, padded, pair_products
-from lrla.completion._observed import BLOCKS, Observed
-
-TILE = 1 << 14  # entries at a time
+from lrla.completion._half_sweep import add_up_residuals, aligned_zeros, padded, scatter_residuals
+from lrla.completion._observed import Observed
 
 
 class Residual:
@@ -43,62 +41,61 @@ class Residual:
         row_scale: np.ndarray | None = None,
         column_scale: np.ndarray | None = None,
     ):
-        self.observed, self.shape, self.dtype = observed, observed.shape, U.dtype
-        self.scales = row_scale, column_scale
-        self.values, self.turned = _differences(observed, U, V, numbers), _differences(observed.T, V, U, numbers)
+        self.observed, self.numbers, self.shape, self.dtype = observed, numbers, observed.shape, U.dtype
+        self.factors, self.scales = (U, V), (row_scale, column_scale)
+        self._wide: tuple[np.ndarray, ...] = ()  # the factors, and room for vectors beside them
 
     def matmat(self, X: np.ndarray) -> np.ndarray:
         """The product with the columns of X (n, b), (m, b)."""
-        return _product(self.observed, self.values, X, *self.scales)
+        return self._product(X, 1)
 
     def rmatmat(self, Y: np.ndarray) -> np.ndarray:
         """The product of the transpose with the columns of Y (m, b), (n, b)."""
-        return _product(self.observed.T, self.turned, Y, *self.scales[::-1])
+        return self._product(Y, 0)
+
+    def gram(self, X: np.ndarray) -> np.ndarray:
+        """The product of the transpose with that with the columns of X (n, b), (n, b): the residual is computed once."""
+        right, result = self._wide_for(X, 1)
+        squares = np.ones(self.shape[0], self.dtype) if self.scales[0] is None else np.square(self.scales[0])
+        scatter_residuals(self.observed, right, self._wide[0], self.numbers, padded(X.shape[1], self.dtype), squares)
+        return _columns(self._scaled(result, 1))
 
     def matvec(self, x: np.ndarray) -> np.ndarray:
         """The product with one vector."""
         return self.matmat(x[:, None])[:, 0]
 
     def toarray(self) -> np.ndarray:
-        """As a dense array."""
-        observed = self.observed
-        values = self.values if observed.weights is None else self.values * observed.weights
-        dense = observed.matrix(values).toarray()
-        for scale, axis in zip(self.scales, (1, 0), strict=True):
-            if scale is not None:
-                dense *= np.expand_dims(scale, axis)
-        return dense
+        """As a dense array, where one side is short."""
+        m, n = self.shape
+        return self.rmatmat(np.eye(m, dtype=self.dtype)).T if m < n else self.matmat(np.eye(n, dtype=self.dtype))
+
+    def _product(self, X: np.ndarray, side: int) -> np.ndarray:
+        """With vectors (n, b) on side 1, or (m, b) on side 0."""
+        features, _ = self._wide_for(X, side)
+        width, tail = self.factors[0].shape[1], padded(X.shape[1], self.dtype)
+        add_up_residuals(self.observed if side else self.observed.T, features, self._wide[1 - side], self.numbers, tail)
+        return _columns(self._scaled(self._wide[1 - side][:, width : width + X.shape[1]], 1 - side))
+
+    def _wide_for(self, X: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """The factor of a side with the vectors X beside it, scaled, and where these stand."""
+        width, tail = self.factors[0].shape[1], padded(X.shape[1], self.dtype)
+        if not self._wide or self._wide[0].shape[1] != width + tail:
+            self._wide = tuple(aligned_zeros(len(factor), width + tail, self.dtype) for factor in self.factors)
+            for wide, factor in zip(self._wide, self.factors, strict=True):
+                wide[:, :width] = factor
+        beside = self._wide[side][:, width : width + X.shape[1]]
+        beside[:] = X
+        self._scaled(beside, side)
+        return self._wide[side], beside
+
+    def _scaled(self, X: np.ndarray, side: int) -> np.ndarray:
+        """X, which is changed in place, as it is returned."""
+        scale = self.scales[side]
+        if scale is not None:
+            X *= scale[:, None]
+        return X
 
 
-def _product(
-    observed: Observed, values: np.ndarray, X: np.ndarray, row_scale: np.ndarray | None, column_scale: np.ndarray | None
-) -> np.ndarray:
-    b, dtype = X.shape[1], values.dtype
-    (m, n), width = observed.shape, padded(b, dtype)
-    F, result = aligned_zeros(n, width, dtype), aligned_empty(m, width, dtype)
-    F[:, :b] = X if column_scale is None else X * column_scale[:, None]
-    add_up(observed, F, result, values)
-    if row_scale is not None:
-        result *= row_scale[:, None]
-    return np.ascontiguousarray(result[:, :b].T).T
-
-
-def _differences(observed: Observed, U: np.ndarray, V: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """``scale x_ij - mean - u_i v_j`` at the observed entries, (nnz,)."""
-    out, indptr = np.empty(observed.nnz, observed.dtype), observed.indptr
-    scale, mean = numbers
-
-    def work(first: int, last: int) -> None:
-        end = last * observed.nnz // BLOCKS
-        for start in range(first * observed.nnz // BLOCKS, end, TILE):
-            stop = min(start + TILE, end)
-            top, bottom = np.searchsorted(indptr, start, "right") - 1, np.searchsorted(indptr, stop)
-            counts = np.diff(np.clip(indptr[top : bottom + 1], start, stop))
-            rows = np.repeat(np.arange(top, bottom, dtype=np.int32), counts)
-            here = slice(start, stop)
-            np.multiply(observed.values[here], scale, out=out[here])
-            out[here] -= mean
-            out[here] -= pair_products(rows, observed.indices[here], U, V)
-
-    share(work, BLOCKS)
-    return out
+def _columns(X: np.ndarray) -> np.ndarray:
+    """A copy, column by column."""
+    return X.copy(order="F")

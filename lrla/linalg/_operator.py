@@ -184,13 +184,15 @@ def squared_norm(A: Any) -> float:
 class ProductOperator:
     """A SciPy LinearOperator (or anything with `matmat` and `rmatmat`) on the host.
 
-    The mean of its rows is only known when the caller gives it.
+    The mean of its rows is only known when the caller gives it.  An operator of lrla's own may have a `gram`, which multiplies
+    with A^T A at once.
     """
 
-    gram_is_fused = own_threads = False
+    own_threads = False
 
     def __init__(self, A: Any, mean: np.ndarray | None = None):
         self.A, self.mean = A, mean
+        self.gram_is_fused = mean is None and hasattr(A, "gram")
         self.shape = (int(A.shape[0]), int(A.shape[1]))
         self.dtype = np.dtype(np.float32 if np.dtype(A.dtype) == np.float32 else np.float64)
         self.xp = _arrays.namespace(np.empty(0))
@@ -207,7 +209,7 @@ class ProductOperator:
 
     def gram(self, X: np.ndarray) -> np.ndarray:
         """(b, n) -> (b, n)."""
-        return self.adjoint(self.forward(X))
+        return self.A.gram(X.T).T if self.gram_is_fused else self.adjoint(self.forward(X))
 
     def astype(self, dtype: Any) -> ProductOperator:
         """Self: the user's operator decides its precision."""

@@ -4,8 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.sparse
 
+from lrla import MatrixCompletion
 from lrla._random import Stream
+from lrla.completion import _automatic, _half_sweep, _observed
 from lrla.completion._als import Settings, complete
 from lrla.completion._automatic import Search, complete_automatically, completion_path, draw, hold_out
 from lrla.completion._half_sweep import half_sweep
@@ -258,25 +261,25 @@ def test_a_stop_returns_what_is_there(ratings):
 def test_every_row_and_column_keeps_two_entries(rng):
     rows, columns = np.nonzero(rng.random((300, 200)) < 0.02)
     observed = Observed.from_triplets(rows, columns, np.ones(len(rows)), (300, 200))
-    mask = hold_out(observed, 0.2, 0)
-    left = observed.subset(~mask)
+    places = hold_out(observed, 0.2, 0)
+    left = observed.without(places)
     for side, all_of_it in ((left, observed), (left.T, observed.T)):
         assert np.all(side.counts >= np.minimum(all_of_it.counts, 2))
-    assert mask.sum() > 0
+    assert len(places) > 0
 
 
 @pytest.mark.parametrize(("size", "count"), [(10, 0), (10, 10), (100_000, 1), (200_000, 70_000)])
 def test_as_many_are_drawn_as_asked_for(size, count):
-    mask = draw(Stream.from_seed(np.random.SeedSequence(1)), size, count)
-    assert mask.shape == (size,)
-    assert mask.sum() == count
+    places = draw(Stream.from_seed(np.random.SeedSequence(1)), size, count)
+    assert np.all(np.diff(places) > 0)
+    assert len(places) == count
     if count > 1000:  # 5 standard deviations of a hypergeometric count
-        half = mask[: size // 2].sum()
+        half = np.count_nonzero(places < size // 2)
         assert abs(half - count / 2) <= 5 * np.sqrt(count / 4 * (1 - count / size))
 
 
 def test_holding_out_takes_little_memory(rng):
-    """Keys and a copy to sort them in are 16 bytes an entry."""
+    """That of some random numbers and of what is held out."""
     nnz = 400_000
     cells = np.unique(rng.integers(0, 3000 * 2000, nnz))
     observed = Observed.from_triplets(*np.divmod(cells, 2000), np.ones(len(cells)), (3000, 2000))
@@ -284,25 +287,49 @@ def test_holding_out_takes_little_memory(rng):
     hold_out(observed, 0.05, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak <= 24 * observed.nnz + 2**24  # and a batch of random words
+    assert peak <= 2 * observed.nnz + 2**23  # and a batch of random words
 
 
-def test_memory_of_the_whole_search(rng):
-    """By rows and by columns: the entries, those that are fitted while others are held out, and a residual."""
-    m, n, nnz, k = 20_000, 3_000, 600_000, 3
-    cells = np.unique(rng.integers(0, m * n, nnz))
-    rows, columns = np.divmod(cells, n)
+def few_at_a_time(monkeypatch):
+    """Few entries count as many, and as a group."""
+    monkeypatch.setattr(_observed, "FEW", 1 << 10)
+    monkeypatch.setattr(_observed, "CHUNK", 1 << 10)
+    monkeypatch.setattr(_half_sweep, "LEAST_GROUP", 1 << 10)
+
+
+def test_many_entries_are_searched_like_few(ratings, monkeypatch):
+    """Those that are held out are skipped, where of few entries the others are copied: the same but for rounding."""
+    observed = ratings[0]
+    few = complete_automatically(observed, Settings(), max_components=6)
+    few_at_a_time(monkeypatch)
+    many = complete_automatically(observed.alone(False), Settings(), max_components=6)
+    assert many.n_iter == few.n_iter
+    assert many.validation_rmse == pytest.approx(few.validation_rmse, rel=1e-9)
+    np.testing.assert_allclose(many.U @ many.V.T, few.U @ few.V.T, rtol=0, atol=1e-7)
+
+
+def test_memory_of_the_whole_search_does_not_grow_with_the_entries(rng, monkeypatch):
+    """Acceptance 9, with the default parameters: it is that of some copies of the factors."""
+    few_at_a_time(monkeypatch)
+    monkeypatch.setattr(_automatic, "MOST_HELD_OUT", 5_000)
+    m, n, k, peaks, sizes = 20_000, 3_000, 3, [], []
     truth = rng.standard_normal((m, k)), rng.standard_normal((n, k))
-    values = np.einsum("pk,pk->p", truth[0][rows], truth[1][columns]) + 0.5 * rng.standard_normal(len(rows))
-    observed = Observed.from_triplets(rows, columns, values, (m, n))
-    complete_automatically(observed, Settings(max_iter=2), max_components=8)  # compiles
-    observed = Observed(observed.indptr, observed.indices, observed.values, observed.shape)
-    entries, block = observed.indices.nbytes + observed.values.nbytes, 8 * (m + n) * 16
-    tracemalloc.start()
-    complete_automatically(observed, Settings(max_iter=2), max_components=8)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak <= 4 * entries + 5 * block
+    for nnz in (400_000, 600_000):  # every row has some
+        cells = np.unique(rng.integers(0, m * n, nnz))
+        rows, columns = np.divmod(cells, n)
+        values = np.einsum("pk,pk->p", truth[0][rows], truth[1][columns]) + 0.5 * rng.standard_normal(len(rows))
+        X = scipy.sparse.csr_array((values, (rows.astype(np.int32), columns.astype(np.int32))), shape=(m, n))
+        model = MatrixCompletion(max_components=8, max_iter=2, tol=0.9)
+        model.fit(X[:12000])  # compiles
+        tracemalloc.start()
+        model.fit(X)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        sizes.append(X.nnz)
+    assert peaks[1] - peaks[0] <= 1.5 * (sizes[1] - sizes[0])  # bytes, where an entry has 12
+    assert (
+        peaks[1] <= 12 * 8 * (m + n) * 16
+    )  # 16 numbers a row: the factors with their offsets, or vectors of the residual
 
 
 def test_a_path_of_given_penalties(ratings):

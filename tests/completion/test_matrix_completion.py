@@ -307,9 +307,18 @@ def test_stored_zeros_are_observed_zeros():
     assert relative(dense(model().fit(X)), dense(model().fit(fewer))) > 1e-2
 
 
-def test_the_model_does_not_follow_what_happens_to_x():
+def test_the_model_has_a_copy_of_x_where_it_is_told_to():
     X = ratings().X.copy()
-    m = model(tol=1e-3).fit(X)
+    shared, copied = model(tol=1e-3).fit(X), model(tol=1e-3, copy_X=True).fit(X)
+    assert np.shares_memory(shared._observed.values, X.data)
+    before = copied.complete()
+    X.data[:] = 0.0
+    np.testing.assert_array_equal(copied.complete(), before)
+
+
+def test_a_streamed_model_does_not_follow_what_happens_to_its_batches():
+    X = ratings().X.copy()
+    m = model(tol=1e-3, n_components=3).partial_fit(X)
     before = m.complete()
     X.data[:] = 0.0
     np.testing.assert_array_equal(m.complete(), before)

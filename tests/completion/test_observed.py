@@ -1,13 +1,15 @@
 """The observed entries of a matrix, by rows and by columns."""
 
 import gc
+import itertools
 import weakref
 
 import numpy as np
 import pytest
 import scipy.sparse
 
-from lrla.completion._observed import Observed
+from lrla.completion import _observed
+from lrla.completion._observed import Columns, Observed
 
 
 @pytest.fixture
@@ -66,15 +68,13 @@ def test_counts_are_sums_of_weights():
     assert observed.T.counts.tolist() == [0.5, 5.0]
 
 
-def test_a_subset_and_its_complement_are_the_whole(entries, rng):
+def test_entries_that_are_left_out_are_gone(entries, rng):
     rows, columns, values, dense = entries
     observed = Observed.from_triplets(rows, columns, values, dense.shape)
-    mask = rng.random(observed.nnz) < 0.3
-    both = np.where(
-        np.isnan(dense_of(observed.subset(mask))), dense_of(observed.subset(~mask)), dense_of(observed.subset(mask))
-    )
-    np.testing.assert_array_equal(both, dense)
-    assert observed.subset(mask).nnz == mask.sum()
+    places = np.flatnonzero(rng.random(observed.nnz) < 0.3)
+    wanted = dense_of(observed)
+    wanted[observed.rows_of(places), observed.indices[places]] = np.nan
+    np.testing.assert_array_equal(dense_of(observed.without(places)), wanted)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -123,3 +123,82 @@ def test_a_matrix_of_other_values_shares_the_indices(entries):
     wanted = np.zeros(dense.shape)
     wanted[observed.row_of_entry(), observed.indices] = np.arange(1.0, observed.nnz + 1)
     np.testing.assert_array_equal(matrix.toarray(), wanted)
+
+
+@pytest.fixture(
+    params=[(False, False), (True, False), (False, True), (True, True)], ids=["", "weights", "left out", "both"]
+)
+def many(request, rng, monkeypatch):
+    """Entries that count as many, and dense arrays of values and of weights with NaN and 0 elsewhere."""
+    monkeypatch.setattr(_observed, "FEW", 0)
+    monkeypatch.setattr(_observed, "CHUNK", 7)
+    weighted, left_out = request.param
+    m, n = 47, 31
+    mask = rng.random((m, n)) < 0.3
+    mask[3], mask[:, 5] = False, False
+    mask[:, 9] = True
+    dense, weights = np.where(mask, rng.standard_normal((m, n)), np.nan), np.where(mask, rng.uniform(1, 2, (m, n)), 0.0)
+    observed = Observed.from_triplets(*np.nonzero(mask), dense[mask], (m, n), weights[mask] if weighted else None)
+    if left_out:
+        places = np.flatnonzero(
+            (rng.random(observed.nnz) < 0.2) | (observed.indices == 9)
+        )  # a whole column, and others
+        dense[observed.rows_of(places), observed.indices[places]] = np.nan
+        observed = observed.without(places)
+        assert np.shares_memory(observed.values, observed.without(places).values)
+    return observed, dense, np.where(np.isnan(dense), 0.0, weights if weighted else 1.0)
+
+
+def assert_parts_are(side, dense, weights, most, cuts):
+    """Parts of some blocks each, put together, are these arrays."""
+    found, found_weights, seen = np.full(dense.shape, np.nan), np.zeros(dense.shape), []
+    for first, last in itertools.pairwise(cuts):
+        for part in side.parts(first, last, most):
+            blocks = range(part.blocks.start, part.blocks.stop)
+            np.testing.assert_array_equal(
+                part.rows.start + part.bounds, side.bounds[part.blocks.start : part.blocks.stop + 1]
+            )
+            for row in range(*part.bounds[[0, -1]]):
+                here = slice(part.indptr[row], part.indptr[row + 1])
+                assert np.all(np.diff(part.indices[here]) > 0)
+                found[part.rows.start + row, part.indices[here]] = part.values[here]
+                found_weights[part.rows.start + row, part.indices[here]] = (
+                    part.weights[here] if part.weights.size else 1
+                )
+            seen += blocks
+    assert seen == list(range(cuts[-1]))
+    np.testing.assert_array_equal(found, dense)
+    np.testing.assert_array_equal(found_weights, weights)
+
+
+@pytest.mark.parametrize("most", [1, 50, 10_000])
+def test_parts_of_many_entries_by_rows_and_by_columns(many, most):
+    observed, dense, weights = many
+    for side, X, w in ((observed, dense, weights), (observed.T, dense.T, weights.T)):
+        blocks = len(side.bounds) - 1
+        for cuts in ([0, blocks], [0, blocks // 3, blocks // 2, blocks]):
+            assert_parts_are(side, X, w, most, cuts)
+        assert side.nnz == np.count_nonzero(~np.isnan(X))
+        assert side.shape == X.shape
+        np.testing.assert_allclose(side.counts, w.sum(axis=1), rtol=1e-14)
+        assert np.all(side.counts[np.isnan(X).all(axis=1)] == 0)
+
+
+def test_columns_lead_back(entries, monkeypatch):
+    monkeypatch.setattr(_observed, "FEW", 0)
+    rows, columns, values, dense = entries
+    observed = Observed.from_triplets(rows, columns, values, dense.shape)
+    turned = observed.T
+    assert isinstance(turned, Columns)
+    assert observed.T is turned
+    assert turned.T is observed
+    del observed
+    np.testing.assert_array_equal(dense_of(turned.T), dense)
+
+
+def test_blocks_of_columns_are_small_where_there_are_many_entries(rng, monkeypatch):
+    monkeypatch.setattr(_observed, "FEW", 0)
+    monkeypatch.setattr(_observed, "CHUNK", 8)
+    dense = rng.standard_normal((200, 400))
+    columns = Observed.from_csr(scipy.sparse.csr_array(dense)).T
+    assert len(columns.bounds) - 1 == dense.size // 600  # of about as many entries as there are rows and columns

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lrla.completion import _half_sweep, _residual
+from lrla.completion import _half_sweep
 from lrla.completion._half_sweep import add_up, aligned_zeros, padded, pair_products
 from lrla.completion._observed import Observed
 from lrla.completion._residual import Residual
@@ -30,8 +30,7 @@ def data(request, rng):
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_products_are_those_of_the_dense_residual(data, rng, scaled, monkeypatch):
-    monkeypatch.setattr(_residual, "TILE", 10)  # rows in several tiles
+def test_products_are_those_of_the_dense_residual(data, rng, scaled):
     observed, mask, X, W = data
     dtype = observed.dtype
     U, V = rows_of_lines(rng, SHAPE[0], 3, dtype), rows_of_lines(rng, SHAPE[1], 3, dtype)
@@ -48,6 +47,10 @@ def test_products_are_those_of_the_dense_residual(data, rng, scaled, monkeypatch
         assert found[0].dtype == found[1].dtype == dtype
         np.testing.assert_allclose(found[0], dense @ right, **tolerance)
         np.testing.assert_allclose(found[1], dense.T @ left, **tolerance)
+        both = residual.gram(right.astype(dtype))
+        assert both.dtype == dtype
+        wanted = dense.T @ (dense @ right)
+        np.testing.assert_allclose(both, wanted, rtol=0, atol=20 * np.finfo(dtype).eps * np.abs(wanted).max())
     np.testing.assert_allclose(residual.matvec(right[:, 0].astype(dtype)), dense @ right[:, 0], **tolerance)
 
 
@@ -62,10 +65,10 @@ def test_features_are_added_up_with_their_weights(data, rng, monkeypatch):
 
 def test_many_entries_of_a_row_are_added_up(rng):
     n = 5001  # in several chunks, the last of which is not full
-    observed = Observed(np.array([0, n]), np.arange(n), rng.standard_normal(n), (1, n))
+    observed = Observed(np.array([0, n]), np.arange(n), np.ones(n), (1, n), rng.uniform(0, 2, n))
     F, found = rows_of_lines(rng, n, 4, "float64"), rows_of_lines(rng, 1, 4, "float64")
-    add_up(observed, F, found, observed.values)
-    np.testing.assert_allclose(found[0], observed.values @ F, rtol=0, atol=1e-11)
+    add_up(observed, F, found)
+    np.testing.assert_allclose(found[0], observed.weights @ F, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 2, 3, 4, 5, 30])
