@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from lrla.completion import complete_als
+from lrla.completion import MatrixCompletion, complete_als
 from lrla.completion._als import Settings
 from lrla.completion._automatic import complete_automatically
 from lrla.completion._half_sweep import Solver, aligned_zeros, padded, update_rows
@@ -96,12 +96,6 @@ class Fit:
     def time_automatic(self, entries):
         complete_automatically(Observed.from_csr(self.ratings.X), Settings())
 
-    def peakmem_input(self, entries):
-        """The process with the input alone, to be taken off the next one."""
-
-    def peakmem_complete_als(self, entries):
-        complete_als(self.ratings.X, 20, 12.0, fit_bias=True, tol=1e-3, random_state=0)
-
     def track_error_automatic(self, entries):
         """Root mean square error on ratings that were kept back; the noise alone is 0.8."""
         fitted = complete_automatically(Observed.from_csr(self.ratings.X), Settings())
@@ -111,3 +105,30 @@ class Fit:
         return math.sqrt(float(np.mean(np.square(predicted - self.ratings.test_values))))
 
     track_error_automatic.unit = "rating"
+
+
+class Memory:
+    """Peak memory of fits of one shape and rank: beside the input alone it is that of the factors, however many entries."""
+
+    params = ((2_000_000, 4_000_000),)
+    param_names = ("entries",)
+    timeout = 600
+
+    def setup_cache(self):
+        """Data that another process makes, which takes more memory than a fit."""
+        matrices = (make_ratings(20_000, 5_000, entries, test_size=0.01, random_state=0).X for entries in self.params[0])
+        return dict(zip(self.params[0], matrices, strict=True))
+
+    def setup(self, matrices, entries):
+        self.X = matrices[entries]
+        matrices.clear()
+        complete_als(self.X[:100], 2, 5.0, max_iter=1, tol=0.999, random_state=0)  # compiles
+
+    def peakmem_input(self, matrices, entries):
+        """The process with the input alone, to be taken off the others."""
+
+    def peakmem_complete_als(self, matrices, entries):
+        complete_als(self.X, 20, 30.0, fit_bias=True, tol=0.1, path_ratio=3.0, random_state=0)
+
+    def peakmem_automatic(self, matrices, entries):
+        MatrixCompletion(max_components=20, max_iter=2, tol=0.9, random_state=0).fit(self.X)

@@ -117,7 +117,7 @@ def complete_als(
 
     The penalty falls from the largest that has a column, and columns join where the residual has a singular value above it:
     a fit from a random start at a small penalty often ends in a poor minimum.  A sweep costs about ``12 nnz k + 4 (m + n) k**2``
-    flops, and the memory is that of the entries, twice, and of the factors.
+    flops.  Beside a CSR matrix with sorted 32-bit indices it takes the memory of some copies of the factors.
 
     References
     ----------

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 from lrla import _arrays, _validation
-from lrla.completion._observed import CHUNK, Observed, sorted_by_rows
+from lrla.completion._observed import CHUNK, Observed, numbers, sorted_by_rows
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def _triplets(X: Any, shape: Any, name: str) -> Entries:
     )
     for index, side, what in ((rows, m, "row"), (columns, n, "column")):
         _validation.check_range(index, side, f"{what} index of {name}")
-    return _by_rows(values, rows.astype(np.int64), columns.astype(np.int64), (m, n))
+    rows, columns = (index if index.dtype in (np.int32, np.int64) else index.astype(np.int64) for index in (rows, columns))
+    return _by_rows(values, rows, columns, (m, n))
 
 
 def _by_rows(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Entries:
@@ -172,7 +173,7 @@ def _sparse(X: Any, name: str) -> Entries:
     if X.format == "csr" and X.has_sorted_indices:
         return Entries(X.indptr, X.indices, X.data, X.shape)
     copy = scipy.sparse.csr_array if X.format == "csr" else scipy.sparse.csc_array
-    return _sorted(copy((np.arange(len(X.data)), X.indices, X.indptr), shape=X.shape, copy=True).tocsr(), X.data)
+    return _sorted(copy((numbers(len(X.data)), X.indices, X.indptr), shape=X.shape, copy=True).tocsr(), X.data)
 
 
 def _dense(X: Any, name: str, missing_values: float) -> Entries:

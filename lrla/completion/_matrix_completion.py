@@ -146,8 +146,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
     A row without observations has u = 0 and b = 0, so that ``mean + c_j`` is predicted; a column likewise.
 
     The observations are kept for `partial_fit`, `complete` and `recommend`.  Beside a CSR matrix with sorted 32-bit indices a fit
-    takes the memory of some copies of the factors and of a few million entries, however many there are; other forms of X are brought
-    to this one first.
+    takes the memory of some copies of the factors and of a few million entries, however many there are; other forms of X are
+    brought to this one first.
 
     References
     ----------

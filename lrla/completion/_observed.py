@@ -341,12 +341,16 @@ def sorted_by_rows(
     rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Triplets in any order, by rows with ascending columns: indptr, indices, and which of the triplets stands where."""
-    numbers = np.arange(len(rows), dtype=np.int32 if len(rows) <= np.iinfo(np.int32).max else np.int64)
-    numbered = scipy.sparse.coo_array((numbers, (rows, columns)), shape=shape)
+    numbered = scipy.sparse.coo_array((numbers(len(rows)), (rows, columns)), shape=shape)
     numbered.has_canonical_format = True  # otherwise SciPy adds duplicates up
     turned = numbered.tocsr()
     turned.sort_indices()
     return turned.indptr, turned.indices, turned.data
+
+
+def numbers(count: int) -> np.ndarray:
+    """0 to count - 1, in 32 bits where they have room."""
+    return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
 
 def lines(observed: Observed) -> tuple[np.ndarray, np.ndarray]:
