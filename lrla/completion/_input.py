@@ -144,7 +144,9 @@ def _triplets(X: Any, shape: Any, name: str) -> Entries:
     )
     for index, side, what in ((rows, m, "row"), (columns, n, "column")):
         _validation.check_range(index, side, f"{what} index of {name}")
-    rows, columns = (index if index.dtype in (np.int32, np.int64) else index.astype(np.int64) for index in (rows, columns))
+    rows, columns = (
+        index if index.dtype in (np.int32, np.int64) else index.astype(np.int64) for index in (rows, columns)
+    )
     return _by_rows(values, rows, columns, (m, n))
 
 

@@ -37,7 +37,7 @@ class Part(NamedTuple):
     bounds : (blocks + 1,) int64
         Where these begin and end, counted from the first of the rows.
     indptr, indices, values, weights
-        As in `Observed`; weights are an empty array where all are 1.
+        As in `Observed`; weights are an empty array where all are 1, and zero where an entry is left out.
     """
 
     rows: slice
@@ -165,21 +165,24 @@ class Observed:
         return equal_blocks(self.indptr, BLOCKS)
 
     def parts(self, first: int, last: int, most: int) -> Iterator[Part]:
-        """The entries of blocks first to last - 1: as they are, or in copies of some at a time without those left out."""
+        """The entries of blocks first to last - 1; where some are left out, a group at a time, with weight zero for these."""
         if not len(self.left_out):
-            rows = slice(0, self.shape[0])
-            bounds = self.bounds[first : last + 1]
+            rows, bounds = slice(0, self.shape[0]), self.bounds[first : last + 1]
             yield Part(rows, slice(first, last), bounds, self.indptr, self.indices, self.values, self.weight_array)
             return
-        for blocks, part in _groups(self.indptr, self.bounds[first : last + 1], min(most, CHUNK)):
-            rows = slice(int(self.bounds[first + blocks.start]), int(self.bounds[first + blocks.stop]))
-            gone = self._left_out_in(part)
-            before = np.searchsorted(gone, self.indptr[rows.start : rows.stop + 1] - part.start)
-            indptr = self.indptr[rows.start : rows.stop + 1] - part.start - before
-            bounds = self.bounds[first + blocks.start : first + blocks.stop + 1] - rows.start
-            arrays = (_but(array[part], gone) for array in (self.indices, self.values, self.weight_array))
+        groups = list(_groups(self.indptr, self.bounds[first : last + 1], min(most, CHUNK)))
+        room = np.ones(max((part.stop - part.start for _, part in groups), default=0), self.dtype)
+        for blocks, part in groups:
             where = slice(first + blocks.start, first + blocks.stop)
-            yield Part(rows, where, *(frozen(array) for array in (bounds, indptr, *arrays)))
+            rows = slice(int(self.bounds[where.start]), int(self.bounds[where.stop]))
+            bounds, indptr = self.bounds[where.start : where.stop + 1], self.indptr[rows.start : rows.stop + 1]
+            weights, gone = room[: part.stop - part.start], self._left_out_in(part)
+            if self.weights is not None:
+                weights[:] = self.weights[part]
+            weights[gone] = 0
+            arrays = bounds - rows.start, indptr - part.start, self.indices[part], self.values[part], weights
+            yield Part(rows, where, *(frozen(array) for array in arrays))
+            weights[gone] = 1
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Values and weights of some entries at a time."""

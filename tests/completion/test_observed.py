@@ -161,10 +161,9 @@ def assert_parts_are(side, dense, weights, most, cuts):
             for row in range(*part.bounds[[0, -1]]):
                 here = slice(part.indptr[row], part.indptr[row + 1])
                 assert np.all(np.diff(part.indices[here]) > 0)
-                found[part.rows.start + row, part.indices[here]] = part.values[here]
-                found_weights[part.rows.start + row, part.indices[here]] = (
-                    part.weights[here] if part.weights.size else 1
-                )
+                w = part.weights[here] if part.weights.size else np.ones(here.stop - here.start)
+                found[part.rows.start + row, part.indices[here]] = np.where(w > 0, part.values[here], np.nan)
+                found_weights[part.rows.start + row, part.indices[here]] = w
             seen += blocks
     assert seen == list(range(cuts[-1]))
     np.testing.assert_array_equal(found, dense)
