@@ -76,7 +76,7 @@ def lrla_parts(fitted: Fitted) -> tuple[float, np.ndarray, np.ndarray, np.ndarra
 
 
 def lrla_method(judge: Judge, dtype: Any, reg: float, sweeps: int = SWEEPS) -> Method:
-    """A few sweeps on a steep path down to the penalty, and the others there."""
+    """Some of the sweeps on a steep path down to the penalty, and the others there."""
     X = judge.X.astype(dtype)
 
     def run() -> Fitted:
@@ -84,7 +84,7 @@ def lrla_method(judge: Judge, dtype: Any, reg: float, sweeps: int = SWEEPS) -> M
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the sweeps are counted, not awaited
             return complete_als(
-                X, K, reg, fit_bias=True, reg_bias=reg, path_ratio=3.0, sweeps_per_level=1, max_iter=sweeps, tol=0.0,
+                X, K, reg, fit_bias=True, reg_bias=reg, path_ratio=2.0, sweeps_per_level=1, max_iter=sweeps, tol=0.0,
                 random_state=0, callback=lambda info: next(calls) >= sweeps,
             )[3]  # fmt: skip
 

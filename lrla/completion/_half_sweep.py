@@ -7,6 +7,7 @@ All rows share one preconditioner, the mean square of every coordinate of the fe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from lrla import _arrays, _validation
 from lrla._jit import frozen
 from lrla._threads import available_threads, share
 from lrla.completion import _kernels
-from lrla.completion._observed import BLOCKS, Columns, Observed
+from lrla.completion._observed import BLOCKS, Columns, Observed, Part
 
 SCRATCH_BYTES = 1 << 21  # of gathered features: further passes read them in order, from the second or third cache
 NOISE = 8.0  # rounding noise of a residual, in units of the last place of its terms
@@ -186,19 +187,22 @@ def update_rows(
     d = np.where(free > 0, mean_squares(F, observed.T.counts), 1)
     shape = np.concatenate((penalty, free, d)).astype(dtype)
     rounding = (NOISE * _arrays.eps(dtype)) ** 2
-    constants = *numbers[:2], np.finfo(dtype).tiny, rounding, noise, solver.tolerance
-    rows = observed.counts.astype(dtype), row_weights
-    found = _run(observed, F, X, shape, constants, solver.max_iter, rows=rows, spreads=spreads)
-    loss, ridge, gain, steps = found.tolist()
+    form = _form(dtype, *numbers[:2], np.finfo(dtype).tiny, rounding, noise, solver.tolerance)
+    counts, ones = (
+        observed.counts.astype(dtype),
+        _form(dtype, 0, -1),
+    )  # a residual of one: its sums are those of features
+
+    def work(part: Part, scratch: np.ndarray, sums: np.ndarray) -> None:
+        rows, spread = part.rows, None
+        if spreads is not None:
+            spread = spreads[0][rows]
+            _kernel(part, spreads[1], spread, shape, ones, _kernels.SUMS_ONLY, 0, scratch, sums)
+        own = counts[rows], row_weights[rows], spread
+        _kernel(part, F, X[rows], shape, form, solver.max_iter, 0, scratch, sums, *own)
+
+    loss, ridge, gain, steps = _over_parts(observed, X, solver.max_iter > 0, work).tolist()
     return Sums(loss, ridge, gain, steps / max(1, observed.nnz))
-
-
-WEIGHTS = (0, -1, 0, 0, 0, 0)  # in place of the residual: scale 0 and mean -1
-
-
-def add_up(observed: Observed | Columns, F: np.ndarray, X: np.ndarray) -> None:
-    """Write into every row of X (m, width) the weighted sum of the rows of F (n, width) that its entries have."""
-    _run(observed, F, X, np.zeros(3 * X.shape[1], X.dtype), WEIGHTS, _kernels.SUMS_ONLY)
 
 
 def add_up_residuals(
@@ -216,9 +220,13 @@ def add_up_residuals(
     """
     if isinstance(observed, Columns):
         scatter_residuals(observed.T, X, F, numbers, tail)
-    else:
-        shape, constants = np.zeros(3 * X.shape[1], X.dtype), (*numbers, 0, 0, 0, 0)
-        _run(observed, F, X, shape, constants, _kernels.SUMS_ONLY, tail=tail * X.itemsize // _kernels.LINE_BYTES)
+        return
+    shape, form, lines = np.zeros(3 * X.shape[1], X.dtype), _form(X.dtype, *numbers), _lines(tail, X.dtype)
+
+    def work(part: Part, scratch: np.ndarray, sums: np.ndarray) -> None:
+        _kernel(part, F, X[part.rows], shape, form, _kernels.SUMS_ONLY, lines, scratch, sums)
+
+    _over_parts(observed, X, False, work)
 
 
 def scatter_residuals(
@@ -228,70 +236,67 @@ def scatter_residuals(
 
     With `squares` (m,) the last columns of X are first made the sums of those of F, times the squares.
     """
-    lines, width = F.shape[1] * F.itemsize // _kernels.LINE_BYTES, F.shape[1]
-    form, tail_lines = (*numbers.astype(F.dtype), lines), tail * lines // width
+    n, width = F.shape
+    form = (*numbers.astype(F.dtype), _lines(width, F.dtype))
     squares = np.empty(0, F.dtype) if squares is None else squares
     # as many sums side by side as threads may want, and memory for a factor or two
-    sums = np.zeros((int(np.clip(2 * sum(observed.shape) * width // (len(F) * tail), 2, 8)), len(F), tail), F.dtype)
+    sums = np.zeros((int(np.clip(2 * sum(observed.shape) * width // (n * tail), 2, 8)), n, tail), F.dtype)
     longest = int(np.diff(observed.indptr).max(initial=0)) + 4
 
     def work(first: int, last: int) -> None:
         kept = np.empty(longest, F.dtype)
         for place in range(first, last):
-            first_block, last_block = (BLOCKS * end // len(sums) for end in (place, place + 1))
-            for part in observed.parts(first_block, last_block, LEAST_GROUP):
+            blocks = BLOCKS * place // len(sums), BLOCKS * (place + 1) // len(sums)
+            for part in observed.parts(blocks[0], blocks[1], LEAST_GROUP):
                 _kernels.scatter_residuals(
                     part.indptr, part.indices, part.values, part.weights, F.reshape(-1), X[part.rows].reshape(-1), form,
-                    tail_lines, (part.bounds[0], part.bounds[-1]), squares[part.rows], kept, sums[place].reshape(-1),
+                    _lines(tail, F.dtype), (part.bounds[0], part.bounds[-1]), squares[part.rows], kept,
+                    sums[place].reshape(-1),
                 )  # fmt: skip
 
     share(work, len(sums))
     F[:, width - tail :] = sums.sum(axis=0)
 
 
-def _run(
-    observed: Observed | Columns, F: np.ndarray, X: np.ndarray, shape: np.ndarray, constants: tuple[float, ...], most: int,
-    *, tail: int = 0, rows: tuple[np.ndarray, np.ndarray] | None = None, spreads: tuple[np.ndarray, ...] | None = None,
-) -> np.ndarray:  # fmt: skip
-    """The kernel on all rows, shared among threads; its sums (4,)."""
-    blocks, width, dtype = len(observed.bounds) - 1, X.shape[1], X.dtype
-    sums, nothing = np.zeros((blocks, 4)), np.empty(0, dtype)
-    numbers, ones = (tuple(np.array(given, dtype)) for given in (constants, WEIGHTS))
-    room = SCRATCH_BYTES // (width * X.itemsize) if most > 0 else 0  # to gather the features of so many entries
+def _lines(width: int, dtype: np.dtype) -> int:
+    """Cache lines in a row."""
+    return width * dtype.itemsize // _kernels.LINE_BYTES
+
+
+def _form(dtype: np.dtype, *numbers: float) -> tuple[np.generic, ...]:
+    """The six numbers that the kernel takes; those that are not given are zero."""
+    return tuple(np.array([*numbers, 0, 0, 0, 0, 0, 0][:6], dtype))
+
+
+def _over_parts(
+    observed: Observed | Columns, X: np.ndarray, gather: bool, task: Callable[[Part, np.ndarray, np.ndarray], None]
+) -> np.ndarray:
+    """Call a task for all parts of the entries, shared among threads, with room to work in and for sums; returns their total (4,)."""
+    blocks, width = len(observed.bounds) - 1, X.shape[1]
+    sums, room = np.zeros((blocks, 4)), SCRATCH_BYTES // (width * X.itemsize) if gather else 0
     group = max(LEAST_GROUP, sum(observed.shape) * width // (4 * available_threads()))
-    counts, weights = (nothing, nothing) if rows is None else rows
 
     def work(first: int, last: int) -> None:
-        scratch = aligned_empty(room + _kernels.WORK_ROWS, width, dtype).reshape(-1)
+        scratch = aligned_empty(room + _kernels.WORK_ROWS, width, X.dtype).reshape(-1)
         for part in observed.parts(first, last, group):
-            here, unknowns = part.rows, X[part.rows].reshape(-1)
-            entries, blocks = (part.indptr, part.indices, part.values, part.weights), (0, len(part.bounds) - 1)
-            given, end, spread = (
-                (counts[here], weights[here]),
-                (part.bounds, blocks, scratch, sums[part.blocks]),
-                nothing,
-            )
-            if spreads is not None:
-                spread = spreads[0][here].reshape(-1)
-                _kernels.half_sweep_rows(
-                    *entries,
-                    nothing,
-                    nothing,
-                    spreads[1].reshape(-1),
-                    spread,
-                    nothing,
-                    shape,
-                    ones,
-                    _kernels.SUMS_ONLY,
-                    0,
-                    *end,
-                )
-            _kernels.half_sweep_rows(
-                *entries, *given, F.reshape(-1), unknowns, spread, shape, numbers, most, tail, *end
-            )
+            task(part, scratch, sums[part.blocks])
 
     share(work, blocks)
     return sums.sum(axis=0)
+
+
+def _kernel(
+    part: Part, F: np.ndarray, X: np.ndarray, shape: np.ndarray, form: tuple[np.generic, ...], most: int, tail: int,
+    scratch: np.ndarray, sums: np.ndarray, counts: np.ndarray | None = None, row_weights: np.ndarray | None = None,
+    spread: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """The kernel on a part, with X and all that belongs to rows cut down to those of the part."""
+    nothing = np.empty(0, X.dtype)
+    counts, row_weights, spread = (nothing if x is None else x.reshape(-1) for x in (counts, row_weights, spread))
+    _kernels.half_sweep_rows(
+        part.indptr, part.indices, part.values, part.weights, counts, row_weights, F.reshape(-1), X.reshape(-1), spread,
+        shape, form, most, tail, part.bounds, (0, len(part.bounds) - 1), scratch, sums,
+    )  # fmt: skip
 
 
 def mean_squares(F: np.ndarray, counts: np.ndarray) -> np.ndarray:

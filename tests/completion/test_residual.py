@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lrla.completion import _half_sweep
-from lrla.completion._half_sweep import add_up, aligned_zeros, padded, pair_products
+from lrla.completion._half_sweep import add_up_residuals, aligned_zeros, padded, pair_products
 from lrla.completion._observed import Observed
 from lrla.completion._residual import Residual
 
@@ -52,6 +52,13 @@ def test_products_are_those_of_the_dense_residual(data, rng, scaled):
         wanted = dense.T @ (dense @ right)
         np.testing.assert_allclose(both, wanted, rtol=0, atol=20 * np.finfo(dtype).eps * np.abs(wanted).max())
     np.testing.assert_allclose(residual.matvec(right[:, 0].astype(dtype)), dense @ right[:, 0], **tolerance)
+
+
+def add_up(observed, F, out):
+    """The weighted sums of the features of the entries of every row, as those of residuals of one."""
+    F, X = (np.hstack([np.zeros((len(Z), padded(1, Z.dtype)), Z.dtype), Z]) for Z in (F, out))
+    add_up_residuals(observed, F, X, np.array([0, -1], F.dtype), out.shape[1])
+    out[:] = X[:, -out.shape[1] :]
 
 
 def test_features_are_added_up_with_their_weights(data, rng, monkeypatch):
