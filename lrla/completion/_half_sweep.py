@@ -271,7 +271,7 @@ def _form(dtype: np.dtype, *numbers: float) -> tuple[np.generic, ...]:
 def _over_parts(
     observed: Observed | Columns, X: np.ndarray, gather: bool, task: Callable[[Part, np.ndarray, np.ndarray], None]
 ) -> np.ndarray:
-    """Call a task for all parts of the entries, shared among threads, with room to work in and for sums; returns their total (4,)."""
+    """Call a task for all parts of the entries, shared among threads, with room to work in and for sums; the total of these."""
     blocks, width = len(observed.bounds) - 1, X.shape[1]
     sums, room = np.zeros((blocks, 4)), SCRATCH_BYTES // (width * X.itemsize) if gather else 0
     group = max(LEAST_GROUP, sum(observed.shape) * width // (4 * available_threads()))
