@@ -8,7 +8,8 @@ from numba.extending import lower_builtin, type_callable
 
 from lrla._jit import kernel
 
-AHEAD = 6
+AHEAD = 6  # rows between that which is read and the one whose entries are fetched into the cache
+NEXT = np.uint64(16)  # entries of a row after which they are likely to stand in another cache line
 
 
 def fetch(array, p):
@@ -54,8 +55,8 @@ def gather_columns(
             p = np.uint64(cursors[i + AHEAD])
             fetch(indices, p)
             fetch(values, p)
-            fetch(indices, p + np.uint64(16))
-            fetch(values, p + np.uint64(16))
+            fetch(indices, p + NEXT)
+            fetch(values, p + NEXT)
         p, h, stop = np.uint64(cursors[i]), np.uint64(skipped[i]), np.uint64(indptr[i + 1])
         while p < stop and indices[p] < last:
             if np.uint64(left_out[h]) == p:

@@ -36,7 +36,7 @@ SLOW, FARTHEST = (
 )  # growth of a column in a sweep that is slow, and the factor of its size that is foretold at most
 RESIDUAL_TOLERANCE, KRYLOV_STEPS = 2e-3, 100
 # Shorter side up to which the residual is decomposed as a dense array, if that takes no more numbers than its square, or
-# than so many times the entries.
+# than so many times the entries and so many copies of the factors.
 SMALL, FULL = 300, 4
 
 
@@ -145,7 +145,8 @@ class Problem:
     def leading_to_tolerance(self, residual: Residual, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Leading singular triplets P (m, k), s (k,), Q (n, k), to `RESIDUAL_TOLERANCE`."""
         m, n = residual.shape
-        dense = min(m, n) <= SMALL and m * n <= max(SMALL**2, FULL * self.observed.nnz)
+        most = FULL * min(self.observed.nnz, (m + n) * residual.factors[0].shape[1])
+        dense = min(m, n) <= SMALL and m * n <= max(SMALL**2, most)
         matrix = residual.toarray() if dense else residual
         with Progress("residual", KRYLOV_STEPS) as progress:
             found = svd.solve(

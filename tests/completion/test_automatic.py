@@ -8,7 +8,7 @@ import scipy.sparse
 
 from lrla import MatrixCompletion
 from lrla._random import Stream
-from lrla.completion import _automatic, _half_sweep, _observed
+from lrla.completion import _automatic
 from lrla.completion._als import Settings, complete
 from lrla.completion._automatic import Search, complete_automatically, completion_path, draw, hold_out
 from lrla.completion._half_sweep import half_sweep
@@ -290,27 +290,20 @@ def test_holding_out_takes_little_memory(rng):
     assert peak <= 2 * observed.nnz + 2**23  # and a batch of random words
 
 
-def few_at_a_time(monkeypatch):
-    """Few entries count as many, and as a group."""
-    monkeypatch.setattr(_observed, "FEW", 1 << 10)
-    monkeypatch.setattr(_observed, "CHUNK", 1 << 10)
-    monkeypatch.setattr(_half_sweep, "LEAST_GROUP", 1 << 10)
-
-
-def test_many_entries_are_searched_like_few(ratings, monkeypatch):
+def test_many_entries_are_searched_like_few(ratings, few_at_a_time):
     """Those that are held out are skipped, where of few entries the others are copied: the same but for rounding."""
     observed = ratings[0]
     few = complete_automatically(observed, Settings(), max_components=6)
-    few_at_a_time(monkeypatch)
+    few_at_a_time()
     many = complete_automatically(observed.alone(False), Settings(), max_components=6)
     assert many.n_iter == few.n_iter
     assert many.validation_rmse == pytest.approx(few.validation_rmse, rel=1e-9)
     np.testing.assert_allclose(many.U @ many.V.T, few.U @ few.V.T, rtol=0, atol=1e-7)
 
 
-def test_memory_of_the_whole_search_does_not_grow_with_the_entries(rng, monkeypatch):
+def test_memory_of_the_whole_search_does_not_grow_with_the_entries(rng, few_at_a_time, monkeypatch):
     """Acceptance 9, with the default parameters: it is that of some copies of the factors."""
-    few_at_a_time(monkeypatch)
+    few_at_a_time()
     monkeypatch.setattr(_automatic, "MOST_HELD_OUT", 5_000)
     m, n, k, peaks, sizes = 20_000, 3_000, 3, [], []
     truth = rng.standard_normal((m, k)), rng.standard_normal((n, k))
