@@ -74,19 +74,21 @@ def small_blas(order: int) -> AbstractContextManager[None]:
     return one_blas_thread if order > 48 else nullcontext()
 
 
-def mix(C: Any, P: Any) -> Any:
-    """``C P``, (i, n), for a small matrix C (i, j) and long rows P (j, n).
+def mix(C: Any, P: Any, W: Any = None) -> Any:
+    """``C P``, (i, n), for a small matrix C (i, j) and long rows P (j, n); or ``W - C P`` for rows W (i, n).
 
     Inside `one_blas_thread`, a large product is done in parts of n, which depend on the shapes only.
     """
     parts = _parts(C, P)
     if len(parts) == 1:
-        return C @ P
+        return C @ P if W is None else W - C @ P
     result = np.empty((len(C), P.shape[1]), np.result_type(C, P))
 
     def multiply(first: int, last: int) -> None:
         for part in parts[first:last]:
-            np.matmul(C, P[:, part], out=result[:, part])
+            out = np.matmul(C, P[:, part], out=result[:, part])
+            if W is not None:
+                np.subtract(W[:, part], out, out=out)
 
     share(multiply, len(parts))
     return result
@@ -94,6 +96,8 @@ def mix(C: Any, P: Any) -> Any:
 
 def overlap(W: Any, P: Any) -> Any:
     """``W P^T``, (i, j), for long rows W (i, n) and P (j, n); in parts as in `mix`, which are summed in order."""
+    if W.shape[0] < P.shape[0]:  # OpenBLAS takes up to twice the time with the few rows on the left
+        return overlap(P, W).T
     parts = _parts(W, P)
     if len(parts) == 1:
         return W @ P.T

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from lrla import _arrays
+from lrla.linalg._blas_threads import one_blas_thread
 
 LEAST = {np.dtype(np.float64): -1000, np.dtype(np.float32): -120}  # of e, so that 2^-e is a number of the dtype
 
@@ -28,13 +30,15 @@ def exponent_of(A: Any) -> int:
 def is_within(A: Any, low: int, high: int) -> bool:
     """Whether one pass of BLAS, a norm, tells that the largest magnitude is above ``2^low`` and all norms are below ``2^high``.
 
-    False where it does not tell: for arrays that are not NumPy's, for zeros, and where squares overflow.
+    False where it does not tell: for arrays that are not NumPy's, for zeros, and where squares overflow.  Sparse data takes
+    one thread: a second one of BLAS would wait for more work for 0.1 s, on a core that lrla's threads need next.
     """
     values = values_of(A)
     if not isinstance(values, np.ndarray) or not values.size:
         return False
     flat = values.ravel(order="K")
-    with np.errstate(over="ignore", under="ignore"):
+    threads = one_blas_thread if _arrays.kind(A) == "sparse" else nullcontext()
+    with threads, np.errstate(over="ignore", under="ignore"):
         norm = float(np.sqrt(np.vdot(flat, flat)))
     return norm / np.sqrt(flat.size) > 2.0**low and norm < 2.0**high
 

@@ -21,8 +21,9 @@ def orthonormalize(
     Each pass scales the eigenvectors of the Gram matrix ``W W^T``: two passes give orthonormality to rounding for a block
     whose condition is below ``eps**-0.5``, as in CholeskyQR2 (Yamamoto et al., ETNA 44, 2015), and more passes follow for
     worse blocks, the eigenvalues being held above the noise of the Gram matrix as in shifted CholeskyQR3 (Fukaya et al.,
-    SISC 42, 2020).  There is no Householder QR: its cost is five times higher, and on a rank-deficient block it returns
-    noise as if it were data.
+    SISC 42, 2020).  Where the Gram matrix is ``I + E`` with a small E, the last pass takes ``I - E/2`` for its inverse root.
+    There is no Householder QR: its cost is five times higher, and on a rank-deficient block it returns noise as if it were
+    data.
 
     Parameters
     ----------
@@ -45,30 +46,47 @@ def orthonormalize(
     if b == 0:
         return W, np.zeros((0, 0))
     eps = _arrays.eps(W.dtype)
-    R, Q, cut = np.eye(b), W, 0.0
+    R: Any = None  # before the first pass the identity, and its columns of length 1
+    Q, sizes, cut = W, 1.0, 0.0
     for i in range(MAX_PASSES):
         G = gram(Q)
+        squares = np.maximum(G.diagonal(), 0.0)
         if i == 0:
-            cut = 10.0 * eps * (np.sqrt(n) * scale if scale else np.sqrt(b * np.trace(G)))
+            cut = 10.0 * eps * (np.sqrt(n) * scale if scale else np.sqrt(b * squares.sum()))
         # the norm that each direction has in W; what is noise goes before it mixes with the rest
-        keep = np.linalg.norm(R, axis=0) * np.sqrt(np.maximum(np.diag(G), 0.0)) > cut
+        keep = sizes * np.sqrt(squares) > cut
         if not keep.all():
-            Q, R, G = _rows(Q, keep), R[:, keep], G[np.ix_(keep, keep)]
+            Q, R, G = _rows(Q, keep), (np.eye(b) if R is None else R)[:, keep], G[np.ix_(keep, keep)]
         if not keep.any():
             return Q, R
-        lam, E = np.linalg.eigh(G)
-        finished = lam[0] > 0.5 * lam[-1] and (i > 0 or project is None)
-        held = np.sqrt(np.maximum(lam, 10.0 * b * eps * lam[-1]))
-        turn = (
-            E.T if finished else np.eye(len(E))
-        )  # a last step that only polishes leaves the directions where they are
-        R = R @ (E * held) @ turn
-        Q = mix(_arrays.from_host(np.ascontiguousarray(turn.T @ (E / held).T).astype(_arrays.real_dtype(W)), Q), Q)
+        # rows of length 1 that are much shorter once projected have as much more left in the basis: once more
+        last = project is None if i == 0 else bool(G.diagonal().min() > 0.1)
+        root, inverse, finished = _root(G, eps, polish=last)
+        R = root if R is None else R @ root
+        Q = mix(_arrays.from_host(inverse.astype(_arrays.real_dtype(W), order="C"), Q), Q)
         if finished:
             break
+        sizes = np.sqrt(np.einsum("ij,ij->j", R, R))
         if project is not None:
-            Q = project(Q, float(np.linalg.norm(R, axis=0).min()))
+            Q = project(Q, float(sizes.min()))
     return Q, R
+
+
+def _root(G: np.ndarray, eps: float, polish: bool) -> tuple[np.ndarray, np.ndarray, bool]:
+    """S and its inverse with ``S S^T = G``, the eigenvalues being held above the noise of G, and whether S is the last one.
+
+    It is if nothing is left to do but to `polish`; then S is symmetric and leaves the directions where they are.
+    """
+    if polish:
+        one = np.eye(len(G))
+        E = G - one
+        if np.vdot(E, E) < eps:  # the next term would be below it
+            return one + 0.5 * E, one - 0.5 * E, True
+    lam, V = np.linalg.eigh(G)
+    held = np.sqrt(np.maximum(lam, 10.0 * len(G) * eps * lam[-1]))
+    if polish and lam[0] > 0.5 * lam[-1]:
+        return (V * held) @ V.T, (V / held) @ V.T, True
+    return V * held, (V / held).T, False
 
 
 def gram(W: Any) -> np.ndarray:

@@ -13,15 +13,13 @@ import scipy.sparse
 from lrla._jit import frozen
 from lrla._threads import share
 from lrla.linalg._kernels import WIDTHS, multiply_panel, recur_panel
-from lrla.linalg._panels import COPY_TILE, copy_transposed
+from lrla.linalg._panels import SHARED, by_tiles, copy_transposed
 
 # Bytes that the accumulators of one panel may take; there are fewer blocks of rows where they would take more.
 WORK_BUDGET = 256 * 2**20
 # Blocks of rows, and so threads that a product can use.
 MAX_BLOCKS = 16
 CACHE_LINE = 64
-# Numbers in a panel above which a step of a recurrence is shared among threads.
-SHARED = 10**5
 NO_SHIFT = frozen(np.empty(0))
 
 
@@ -116,10 +114,10 @@ class _Storage:
         """An array with any contents that starts on a cache line; its memory is reused from call to call."""
         size = math.prod(shape) * dtype.itemsize
         memory = self.work.get(name)
-        if memory is None or memory.size < size + CACHE_LINE:
-            memory = self.work[name] = np.empty(size + CACHE_LINE, np.uint8)
-        start = -memory.ctypes.data % CACHE_LINE
-        return memory[start : start + size].view(dtype).reshape(shape)
+        if memory is None or memory.size < size:
+            whole = np.empty(size + CACHE_LINE, np.uint8)
+            memory = self.work[name] = whole[-whole.ctypes.data % CACHE_LINE :]
+        return memory[:size].view(dtype).reshape(shape)
 
 
 class SparseOperator:
@@ -238,7 +236,7 @@ class SparseOperator:
             for _ in range(degree - 1):
                 self._recur(csr, now, before, 2.0 * slope, 2.0)
                 before, now = now, before
-            result[part] = now[:-1, : len(result[part])].T
+            copy_transposed(now[:-1, : len(result[part])], result[part])
         return result
 
     def _recur(self, csr: _Csr, x: np.ndarray, y: np.ndarray, a: float, b: float) -> None:
@@ -324,11 +322,14 @@ def _fill(panel: np.ndarray, source: np.ndarray) -> None:
 def _transpose_sum_into(totals: np.ndarray, result: np.ndarray) -> None:
     """result[lane, j] = sum over r, in order, of totals[r, j, lane]; `totals` is used up."""
     b, n = result.shape
-    for low in range(0, n, COPY_TILE):
-        tile = totals[:, low : min(low + COPY_TILE, n)]
-        for r in range(1, len(tile)):
-            tile[0] += tile[r]
-        result[:, low : low + COPY_TILE] = tile[0, :, :b].T
+
+    def add_up(tile: slice) -> None:
+        total = totals[0, tile]
+        for r in range(1, len(totals)):
+            total += totals[r, tile]
+        result[:, tile] = total[:, :b].T
+
+    by_tiles(add_up, n, totals.size)
 
 
 def _block_count(csr: _Csr, width: int) -> int:

@@ -59,19 +59,19 @@ class Schedule:
         return step >= self.next
 
     def checked(self, step: int, residuals: np.ndarray, limits: np.ndarray, degree: int) -> None:
-        """Note the worst residual as a multiple of its limit; aim at 0.7 of the steps it seems to need.
+        """Note the worst residual as a multiple of its limit; aim at the steps it seems to need.
 
-        One step of a filter was seen to divide the residual by up to exp(0.4 degree).
+        One step of a filter was seen to divide the residual by up to exp(0.4 degree).  Rounded down: later steps divide more.
         """
         ratio = float(np.max(np.divide(residuals, limits, out=np.zeros_like(residuals), where=limits > 0.0)))
         wait = 1.0
         if 1.0 < ratio < np.inf:
-            needed = 0.7 * np.log(ratio)
+            needed = float(np.log(ratio))
             if degree > 1:
                 wait = needed / (0.4 * degree)
             if ratio < self.ratio < np.inf:
                 wait = max(wait, needed * (step - self.at) / np.log(self.ratio / ratio))
-        self.ratio, self.at, self.next = ratio, step, step + int(np.clip(wait, 1.0, max(3.0, 8.0 / degree)))
+        self.ratio, self.at, self.next = ratio, step, step + int(min(max(wait, 1.0), max(3.0, 8.0 / degree)))
 
 
 class RowBasis:
@@ -99,7 +99,7 @@ class RowBasis:
         """The part of W orthogonal to the basis from row `first` on, and its coefficients W P^T there."""
         P = self.P[first : self.size, :]
         c = overlap(W, P)
-        return W - mix(c, P), c
+        return mix(c, P, W), c
 
     def rest(self, W: Any, scale: float) -> tuple[np.ndarray, Any, np.ndarray]:
         """Write ``W = c P + R X`` with new orthonormal rows X, and return c (on the host), X and R.
@@ -179,14 +179,13 @@ class GramSpace:
         first = right.near if self.degree > 1 else 0
         W, c = right.project(self._product(right.block), first)
         c = _arrays.to_host(c).astype(np.float64)
-        norms = np.linalg.norm(c, axis=1)
         # f(A^T A) of a direction without energy is 1 or -1: what is small beside f(theta_1) is no noise
         scale = float(np.abs(self.H).max()) if self.degree == 1 else 0.0
         X, self.R = orthonormalize(W, scale=scale, project=lambda X, size: right.project(X)[0])
         dropped = X.shape[0] < W.shape[0]
         self.lost[new] = _row_norms(W - mix(_arrays.from_host(self.R.astype(right.dtype), W), X)) if dropped else 0.0
         self.H[new, first : right.size], self.H[first : right.size, new] = c, c.T
-        self.size[new] = np.hypot(norms, np.linalg.norm(self.R, axis=1))
+        self.size[new] = np.sqrt(np.einsum("ij,ij->i", c, c) + np.einsum("ij,ij->i", self.R, self.R))
         return X
 
     def _product(self, X: Any) -> Any:
@@ -209,9 +208,10 @@ class GramSpace:
         left = np.hypot(
             np.linalg.norm(self.R.T @ first[right.last : right.size], axis=0), self._norms(self.lost, first)
         )
-        residuals, noise = factor * left, self._noise(first, factor)
         # what is missing or small may be there, below what squaring leaves of it; or the cut of the filter is too high
         seen = np.isfinite(factor)
+        factor = np.where(seen, factor, 0.0)
+        residuals, noise = np.where(seen, factor * left, np.inf), self._noise(first, factor)
         cut_too_high = not seen.all() and right.size + self.block > self.capacity
         drowned = np.any((noise > np.maximum(tol * self.theta, residuals))[seen])
         limits = np.maximum(tol * self.theta, np.where(seen, noise, 0.0))
@@ -251,8 +251,9 @@ class GramSpace:
         first = self.Y[:block, :]
         weights = np.sum(first**2, axis=0) * (n / block)
         theta = np.maximum(self.values, 0.0)
-        # the running error of the products, and that of the eigenvectors of H, which is in float64 (measured)
-        worst = tol * min(30.0 / _arrays.eps(self.op.dtype), 0.15 / _arrays.eps(np.float64))
+        # the running error of the products, and that of the eigenvectors of H, which is in float64 (measured; from 25 on,
+        # where the k-th value is not known well, one space in two cannot resolve it)
+        worst = tol * min(20.0 / _arrays.eps(self.op.dtype), 0.15 / _arrays.eps(np.float64))
         largest = 1e-3 * float(np.sqrt(np.finfo(self.op.dtype).max))  # squares have to be numbers
         self.filter = choose(theta, weights, self.k, self.orthogonalization, worst, largest)
         if self.filter.degree == 1:

@@ -282,8 +282,9 @@ def _krylov_to_tolerance(
         options: dict[str, Any] = {"keep_images": not op.gram_is_fused} if space is _krylov.GramSpace else {}
         if options and V is None:
             options["orthogonalization"] = cost
+        basis = space(side, k, block, start, **options)
         ritz = _krylov.block_krylov(
-            space(side, k, block, start, **options),
+            basis,
             tol=tol,
             max_iter=max_iter,
             fresh=partial(stream, op=side),
@@ -294,7 +295,8 @@ def _krylov_to_tolerance(
         n_products += ritz.n_products
         if ritz.status != "precision":
             break
-        V = ritz.V
+        # what a filter gave up on converges slowly without one: begin again, with a filter
+        V = None if basis.degree > 1 and precision != full else ritz.V
     return replace(ritz, V=_arrays.astype(ritz.V, full), n_products=n_products)
 
 

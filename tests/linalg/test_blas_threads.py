@@ -31,7 +31,10 @@ def test_parts_give_the_whole_product(rng, monkeypatch, n, large):
     with one_blas_thread:
         mixed, overlaps = mix(C, P), overlap(W, P)
         again = mix(C, P), overlap(W, P)
+        rest, narrow = mix(C, P, W), overlap(P, W)
     assert np.abs(mixed - C @ P).max() <= 1e-13
+    assert np.abs(rest - (W - C @ P)).max() <= 1e-13
+    assert np.abs(narrow - P @ W.T).max() <= 1e-14 * 100 * n
     assert np.abs(overlaps - W @ P.T).max() <= 1e-14 * 100 * n
     assert np.array_equal(mixed, again[0])
     assert np.array_equal(overlaps, again[1])

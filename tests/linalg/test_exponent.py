@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from lrla.linalg._blas_threads import one_blas_thread
 from lrla.linalg._exponent import exponent_of, is_within, without
 
 
@@ -46,3 +47,18 @@ def test_what_is_taken_out_is_exact():
         assert scaled.dtype == A.dtype
         assert np.abs(scaled).max() >= 2.0**-30  # as far as 2^-e is a number
         np.testing.assert_array_equal(np.ldexp(scaled, exponent), A)
+
+
+def test_the_norm_of_sparse_data_wakes_no_thread_of_blas(monkeypatch):
+    """It would wait for more work, on a core that is needed, long after the norm is there."""
+    inside = []
+
+    def vdot(x, y):
+        inside.append(one_blas_thread.active)
+        return float(x @ y)
+
+    monkeypatch.setattr(np, "vdot", vdot)
+    A = sp.random_array((50, 40), density=0.1, format="csr", rng=0)
+    assert is_within(A, -200, 200)
+    assert is_within(A.toarray(), -200, 200)
+    assert inside == [True, False]

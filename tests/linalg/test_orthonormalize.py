@@ -151,6 +151,17 @@ def test_projection_keeps_the_block_orthogonal_to_a_basis(rng, outside):
     assert np.linalg.norm(W - c @ P - R @ Q, 2) <= 100 * B * EPS * np.linalg.norm(W, 2)
 
 
+def test_a_block_that_was_not_projected_before_is_projected_until_it_is_orthogonal(rng):
+    """All but 1e-6 of the block lies in the basis: what one projection leaves is well conditioned, but polluted."""
+    frame = orthonormal(N, 20 + B, rng).T
+    P, rest = frame[:20], frame[20:]
+    W = orthonormal(20, B, rng).T @ P + 1e-6 * rest
+    Q, R = orthonormalize(W, project=lambda X, size: X - (X @ P.T) @ P)
+    assert Q.shape[0] == B
+    assert np.abs(Q @ P.T).max() <= 30 * EPS
+    assert orthogonality_ratio(Q.T) <= 30
+
+
 def test_a_block_inside_the_basis_is_dropped_entirely(rng):
     P = orthonormal(N, 20, rng).T
     W = rng.standard_normal((B, 20)) @ P
