@@ -116,7 +116,9 @@ class Memory:
 
     def setup_cache(self):
         """Data that another process makes, which takes more memory than a fit."""
-        matrices = (make_ratings(20_000, 5_000, entries, test_size=0.01, random_state=0).X for entries in self.params[0])
+        matrices = (
+            make_ratings(20_000, 5_000, entries, test_size=0.01, random_state=0).X for entries in self.params[0]
+        )
         return dict(zip(self.params[0], matrices, strict=True))
 
     def setup(self, matrices, entries):

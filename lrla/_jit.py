@@ -12,6 +12,8 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import cgutils, types
+from numba.extending import lower_builtin, type_callable
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -56,3 +58,24 @@ def frozen(array: np.ndarray) -> np.ndarray:
         view = array.view()
     view.flags.writeable = False
     return view
+
+
+def fetch(array: np.ndarray, p: int) -> None:
+    """In a kernel: have the processor bring entry p of a vector into its caches, in time for when it is read."""
+
+
+@type_callable(fetch)
+def _type_fetch(context: Any) -> Any:
+    return lambda array, p: types.none
+
+
+@lower_builtin(fetch, types.Array, types.Integer)  # type: ignore[no-untyped-call]
+def _lower_fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ir = cgutils.ir  # type: ignore[attr-defined]
+    byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+    data = context.data_model_manager[sig.args[0]].get(builder, args[0], "data")
+    place = builder.bitcast(builder.gep(data, [args[1]]), byte)
+    builder.call(function, [place, integer(0), integer(3), integer(1)])  # to read, into the first cache, data
+    return context.get_dummy_value()

@@ -165,7 +165,7 @@ def is_standard(root: str) -> bool:
 def open_names(source: str) -> list[str]:
     """What the kernels of a file take from outside the file, and the BLAS that they use."""
     tree = ast.parse(source)
-    own = {"np", "math", "numba", *vars(builtins)}
+    own = {"np", "math", "numba", "fetch", *vars(builtins)}  # fetch: an instruction, of `_jit`
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             own.add(node.name)

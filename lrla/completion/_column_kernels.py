@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba.core import cgutils, types
-from numba.extending import lower_builtin, type_callable
 
-from lrla._jit import kernel
+from lrla._jit import fetch, kernel
 
 AHEAD = 6  # rows between that which is read and the one whose entries are fetched into the cache
 NEXT = np.uint64(16)  # entries of a row after which they are likely to stand in another cache line
-
-
-def fetch(array, p):
-    """Say that entry p of a vector is read soon."""
-
-
-@type_callable(fetch)
-def _type_fetch(context):
-    return lambda array, p: types.none
-
-
-@lower_builtin(fetch, types.Array, types.Integer)
-def _lower_fetch(context, builder, sig, args):
-    ir = cgutils.ir
-    byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    data = context.data_model_manager[sig.args[0]].get(builder, args[0], "data")
-    place = builder.bitcast(builder.gep(data, [args[1]]), byte)
-    builder.call(function, [place, integer(0), integer(3), integer(1)])
-    return context.get_dummy_value()
 
 
 @kernel(error_model="numpy")

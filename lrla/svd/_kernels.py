@@ -11,12 +11,19 @@ import numpy as np
 
 from lrla import _jit
 
+AHEAD = 12  # entries between that which is worked on and the one whose row of W is fetched
+LINE_BYTES = 64
+
 
 def _product(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, W: np.ndarray) -> np.ndarray:
     """E @ W for sparse rows E, in float64."""
     out = np.zeros((len(indptr) - 1, W.shape[1]))
+    flat, width, line = W.reshape(-1), W.shape[1], LINE_BYTES // W.itemsize
     for i in range(len(indptr) - 1):
         for t in range(indptr[i], indptr[i + 1]):
+            if t + AHEAD < len(indices):
+                for c in range(0, width, line):
+                    _jit.fetch(flat, indices[t + AHEAD] * width + c)
             j, x = indices[t], data[t]
             for c in range(W.shape[1]):
                 out[i, c] += x * W[j, c]
@@ -25,8 +32,12 @@ def _product(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, W: np.nd
 
 def _add_transposed(indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, Y: np.ndarray, W: np.ndarray) -> None:
     """W[:, :Y.shape[1]] += E.T @ Y for sparse rows E, in place."""
+    flat, width, line = W.reshape(-1), W.shape[1], LINE_BYTES // W.itemsize
     for i in range(len(indptr) - 1):
         for t in range(indptr[i], indptr[i + 1]):
+            if t + AHEAD < len(indices):
+                for c in range(0, width, line):
+                    _jit.fetch(flat, indices[t + AHEAD] * width + c)
             j, x = indices[t], data[t]
             for c in range(Y.shape[1]):
                 W[j, c] += x * Y[i, c]

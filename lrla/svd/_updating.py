@@ -28,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ def residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float) -> R
         q = q if some else 0
         if q == 0:
             return _nothing(lengths)
-        Lt, order, Rt = np.triu(L.T[:q]), order - 1, np.empty((len(N), q))
+        Lt, order, Rt = L.T[:q] * _upper(len(N))[:q], order - 1, np.empty((len(N), q))
         scale = scale[order]
         Rt[order] = scale * Lt.T
 
@@ -131,6 +132,14 @@ def residual(N: np.ndarray, C: np.ndarray, lengths: np.ndarray, tol: float) -> R
 
     smallest = Lt[q - 1, q - 1] * scale[q - 1, 0]
     return Residual(Rt, times_B, lengths, Lt.diagonal() ** 2, float(smallest))
+
+
+@lru_cache(maxsize=8)
+def _upper(n: int) -> np.ndarray:
+    """Ones in the upper triangle."""
+    ones = np.triu(np.ones((n, n)))
+    ones.flags.writeable = False
+    return ones
 
 
 def _nothing(lengths: np.ndarray) -> Residual:
@@ -201,7 +210,7 @@ def append_rows(s: np.ndarray, C: np.ndarray, rest: Residual, truncation: Trunca
 def _row_matrix(s: np.ndarray, C: np.ndarray, rest: Residual) -> np.ndarray:
     r = len(s)
     M = np.zeros((r + len(C), r + rest.Rt.shape[1]))
-    M[range(r), range(r)] = s
+    M.flat[: r * M.shape[1] : M.shape[1] + 1] = s  # the diagonal
     M[r:, :r] = C
     M[r:, r:] = rest.Rt
     return M
@@ -314,9 +323,10 @@ def _leading(
     gaps = own[:, None] - own
     np.fill_diagonal(gram, 0.0)
     np.fill_diagonal(gaps, 1.0)
-    if np.any(np.abs(gram) > 1e-8 * np.abs(gaps)) or abs(own.sum() - squares.sum()) > 1e-10 * own.sum():
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turn = gram / gaps
+    if not np.abs(turn).max() <= 1e-8 or abs(own.sum() - squares.sum()) > 1e-10 * own.sum():
         return None
-    turn = gram / gaps
     product += turn @ product
     S = np.sqrt((product * product).sum(axis=1))
     F = F + F @ turn.T
@@ -346,7 +356,7 @@ def _leading_of_rows(s: np.ndarray, C: np.ndarray, Rt: np.ndarray) -> tuple[np.n
     if not others < least:
         return None
     a, W = np.linalg.eigh(known)
-    if not max(others, ROUNDING * a[-1]) < a[0] or np.any(4.0 * (sums - own) > a[0] - own):
+    if not max(others, ROUNDING * a[-1]) < a[0] or (4.0 * sums - 3.0 * own).max() > a[0]:
         return None
     Y = C @ W
     Z = _riccati(a, D, own, Y)
