@@ -71,11 +71,16 @@ def _type_fetch(context: Any) -> Any:
 
 @lower_builtin(fetch, types.Array, types.Integer)  # type: ignore[no-untyped-call]
 def _lower_fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    data = context.data_model_manager[sig.args[0]].get(builder, args[0], "data")
+    emit_fetch(builder, builder.gep(data, [args[1]]))
+    return context.get_dummy_value()
+
+
+def emit_fetch(builder: Any, place: Any) -> None:
+    """The instruction itself, for functions that write theirs."""
     ir = cgutils.ir  # type: ignore[attr-defined]
     byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
-    data = context.data_model_manager[sig.args[0]].get(builder, args[0], "data")
-    place = builder.bitcast(builder.gep(data, [args[1]]), byte)
-    builder.call(function, [place, integer(0), integer(3), integer(1)])  # to read, into the first cache, data
-    return context.get_dummy_value()
+    how = integer(0), integer(3), integer(1)  # to read, into the first cache, data
+    builder.call(function, [builder.bitcast(place, byte), *how])

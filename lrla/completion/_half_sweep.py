@@ -20,9 +20,8 @@ from lrla.completion._observed import BLOCKS, Columns, Observed, Part
 
 SCRATCH_BYTES = 1 << 21  # of gathered features: further passes read them in order, from the second or third cache
 NOISE = 8.0  # rounding noise of a residual, in units of the last place of its terms
-LEAST_GROUP = (
-    1 << 20
-)  # entries of which copies are made at a time, if they are many; more if the factors take more memory
+# Entries, if they are many, of which all threads together make copies at a time; more if the factors take more memory.
+LEAST_GROUP = 1 << 21
 BLOCK_ROWS = 4096  # of factors that are converted to float64 at a time
 
 
@@ -274,7 +273,7 @@ def _over_parts(
     """Call a task for all parts of the entries, shared among threads, with room to work in and for sums; the total of these."""
     blocks, width = len(observed.bounds) - 1, X.shape[1]
     sums, room = np.zeros((blocks, 4)), SCRATCH_BYTES // (width * X.itemsize) if gather else 0
-    group = max(LEAST_GROUP, sum(observed.shape) * width // (4 * available_threads()))
+    group = max(LEAST_GROUP, sum(observed.shape) * width // 4) // available_threads()
 
     def work(first: int, last: int) -> None:
         scratch = aligned_empty(room + _kernels.WORK_ROWS, width, X.dtype).reshape(-1)

@@ -17,7 +17,7 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-from lrla._jit import kernel
+from lrla._jit import emit_fetch, kernel
 
 LINE_BYTES = 64
 # unsigned numbers are not asked whether they count from the end
@@ -329,15 +329,10 @@ def _lower_copy(context, builder, sig, args):
 
 @lower_builtin(lines_fetch, types.VarArg(types.Any))
 def _lower_fetch(context, builder, sig, args):
-    ir, (numbers, *rows, lines) = cgutils.ir, args
-    byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
-    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    how = integer(0), integer(3), integer(1)  # to read, into the first cache, data
+    numbers, *rows, lines = args
     with cgutils.for_range(builder, lines) as loop:
         for row in rows:
-            place = _place(context, builder, numbers, builder.add(row, loop.index), sig.args[0].dtype)
-            builder.call(fetch, [builder.bitcast(place, byte), *how])
+            emit_fetch(builder, _place(context, builder, numbers, builder.add(row, loop.index), sig.args[0].dtype))
     return context.get_dummy_value()
 
 
@@ -672,19 +667,8 @@ def half_sweep_rows(
                 at, out, fetched = (X0, R, last) if first else (P, AP, NONE if keep else stop)
                 kinds = weighted, first, solve | (tail > NONE), keep & first, keep & (not first)
                 total = _pass(
-                    F,
-                    indices,
-                    values,
-                    weights,
-                    (start, stop, fetched),
-                    kinds,
-                    (scale, mean),
-                    work,
-                    at,
-                    out,
-                    lines,
-                    span,
-                )
+                    F, indices, values, weights, (start, stop, fetched), kinds, (scale, mean), work, at, out, lines, span
+                )  # fmt: skip
                 alpha = zero
                 if first:
                     loss += total

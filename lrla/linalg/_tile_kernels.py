@@ -14,7 +14,7 @@ import numba
 from numba.core import cgutils, types
 from numba.extending import lower_builtin, type_callable
 
-from lrla._jit import kernel
+from lrla._jit import emit_fetch, kernel
 
 REGISTER = 64  # bytes
 ROWS = 8
@@ -79,11 +79,7 @@ class _Emitter:
 
     def fetch(self, pointer):
         """Say that what a pointer shows is read soon."""
-        b, ir = self.builder, cgutils.ir
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        b.call(function, [b.bitcast(pointer, byte), number(0), number(3), number(1)])  # to read, first cache, data
+        emit_fetch(self.builder, pointer)
 
     def broadcast(self, pointer):
         b, ir = self.builder, cgutils.ir
