@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from lrla.completion import _input
 from lrla.completion._input import read_observed
 
 SHAPE = (7, 5)
@@ -167,6 +168,19 @@ def test_duplicates_are_averaged_with_their_count(form):
     found = np.full(SHAPE, np.nan)
     found[observed.row_of_entry(), observed.indices] = observed.weights
     np.testing.assert_array_equal(found, weights)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_duplicates_are_found_wherever_the_chunks_end(place, monkeypatch):
+    """Rows (0, 2), (2, 3), () and (3, 5): the columns where rows meet are equal, and no duplicates."""
+    monkeypatch.setattr(_input, "CHUNK", 2)
+    rows, columns = np.array([0, 0, 1, 1, 3, 3]), np.array([0, 2, 2, 3, 3, 5])
+    assert read_observed((np.ones(6), (rows, columns))).nnz == 6
+    again = np.append(np.arange(6), place)
+    observed = read_observed((np.arange(7.0), (rows[again], columns[again])))
+    assert observed.nnz == 6
+    assert observed.values[place] == (place + 6) / 2
+    assert observed.counts.sum() == 7
 
 
 def test_weighted_duplicates():
