@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrla.completion._half_sweep import BLOCK_ROWS, Factors
+from lrla._threads import share
+from lrla.completion._half_sweep import BLOCK_ROWS, Factors, sum_over_rows
 
 FLOOR = 1e-14  # of the largest eigenvalue: what is below is rounding noise
 
@@ -60,17 +61,22 @@ def transforms(A: np.ndarray, B: np.ndarray, threshold: float) -> tuple[np.ndarr
 
 def gram(X: np.ndarray, columns: slice, weights: np.ndarray | None = None) -> np.ndarray:
     """``X^T diag(weights) X`` of some columns, (k, k), accumulated in float64."""
-    k = columns.stop - columns.start
-    total = np.zeros((k, k))
-    for start in range(0, len(X), BLOCK_ROWS):
-        block = X[start : start + BLOCK_ROWS, columns].astype(np.float64)
-        weighted = block if weights is None else block * weights[start : start + BLOCK_ROWS, None]
-        total += block.T @ weighted
+
+    def term(rows: slice) -> np.ndarray:
+        block = X[rows, columns].astype(np.float64, copy=False)
+        return block.T @ (block if weights is None else block * weights[rows, None])
+
+    total = sum_over_rows(len(X), term)
     return (total + total.T) / 2
 
 
 def _multiply(X: np.ndarray, columns: slice, M: np.ndarray) -> None:
+    """X M in place of these columns of X."""
     M = M.astype(X.dtype)
-    for start in range(0, len(X), BLOCK_ROWS):
-        block = X[start : start + BLOCK_ROWS, columns]
-        block[:] = block @ M
+
+    def work(first: int, last: int) -> None:
+        for start in range(first * BLOCK_ROWS, min(last * BLOCK_ROWS, len(X)), BLOCK_ROWS):
+            block = X[start : start + BLOCK_ROWS, columns]
+            block[:] = block @ M
+
+    share(work, -(-len(X) // BLOCK_ROWS))

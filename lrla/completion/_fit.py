@@ -11,7 +11,7 @@ from lrla._progress import Progress
 from lrla.completion._fitted import PATH_DTYPE, Fitted, Settings
 from lrla.completion._half_sweep import Factors, Solver
 from lrla.completion._observed import Observed
-from lrla.completion._path import Penalty, Problem, Trend
+from lrla.completion._path import ROUGH_TOLERANCE, Penalty, Problem, Trend
 
 if TYPE_CHECKING:
     from lrla.completion._posterior import Priors
@@ -69,8 +69,8 @@ class Fit:
         return Penalty(reg / self.problem.scale, self.reg_bias)
 
     def largest_reg(self) -> float:
-        """The penalty from which on there is no column."""
-        return self.problem.largest(self.factors) * self.problem.scale
+        """Roughly the penalty from which on there is no column."""
+        return self.problem.largest(self.factors, ROUGH_TOLERANCE) * self.problem.scale
 
     def level(self, reg: float, most: int, sweeps: int) -> float:
         """Grow, sweep, record; returns the error on the held-out entries (NaN without)."""

@@ -22,7 +22,8 @@ SCRATCH_BYTES = 1 << 21  # of gathered features: further passes read them in ord
 NOISE = 8.0  # rounding noise of a residual, in units of the last place of its terms
 # Entries, if they are many, of which all threads together make copies at a time; more if the factors take more memory.
 LEAST_GROUP = 1 << 21
-BLOCK_ROWS = 4096  # of factors that are converted to float64 at a time
+# Rows of factors that are worked on at a time, in the second cache, and in how many parts that threads share.
+BLOCK_ROWS, FACTOR_PARTS = 1024, 16
 
 
 class Solver(NamedTuple):
@@ -300,12 +301,22 @@ def _kernel(
 
 def mean_squares(F: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean of the squares of every column, with the rows counted as often as they are observed; float64."""
-    total = np.zeros(F.shape[1])
-    for start in range(0, len(F), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        block = F[rows].astype(np.float64)
-        total += counts[rows] @ np.square(block, out=block)
+    total = sum_over_rows(len(F), lambda rows: counts[rows] @ np.square(F[rows], dtype=np.float64))
     return total / max(counts.sum(), np.finfo(np.float64).tiny)
+
+
+def sum_over_rows(count: int, term: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """The sum of `term` over blocks of so many rows; threads share them, and make no difference to the sum."""
+    blocks = [slice(start, min(start + BLOCK_ROWS, count)) for start in range(0, max(count, 1), BLOCK_ROWS)]
+    sums: list[Any] = [0.0] * min(FACTOR_PARTS, len(blocks))
+
+    def work(first: int, last: int) -> None:
+        for part in range(first, last):
+            for rows in blocks[len(blocks) * part // len(sums) : len(blocks) * (part + 1) // len(sums)]:
+                sums[part] = sums[part] + term(rows)
+
+    share(work, len(sums))
+    return sum(sums[1:], start=sums[0])
 
 
 def pair_products(rows: np.ndarray, columns: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:

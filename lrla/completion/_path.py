@@ -23,7 +23,7 @@ from lrla.completion._observed import Observed
 from lrla.completion._residual import Residual
 from lrla.svd import _truncated as svd
 
-OFFSET_ROUNDS = 5
+OFFSET_ROUNDS, OFFSETS_SETTLED = 5, 0.01  # rounds at most, and the change of the penalties in one that ends them
 OFFSET_DAMPING = 5.0  # penalty of the offsets in the first round
 LEAST_OFFSETS = 1e-3  # variance of the offsets over that of the values, below which they count as this large
 GROWTH = 10  # columns that a level may add
@@ -35,7 +35,8 @@ SLOW, FARTHEST = (
     0.05,
     4.0,
 )  # growth of a column in a sweep that is slow, and the factor of its size that is foretold at most
-RESIDUAL_TOLERANCE, KRYLOV_STEPS = 5e-3, 100  # values are a hundred times more accurate (measured)
+# Residual of a singular triplet, in general and where the path starts: values are accurate to 3 or 4 times its square (measured).
+TOLERANCE, ROUGH_TOLERANCE, KRYLOV_STEPS = 5e-3, 3e-2, 100
 # Shorter side up to which the residual is decomposed as a dense array, if that takes no more numbers than its square, or
 # than so many times the entries and so many copies of the factors.
 SMALL, FULL = 300, 4
@@ -64,7 +65,7 @@ class Problem:
         self.noise, self.offset_spread = 1.0, [1.0, 1.0]
         self.seed = np.random.SeedSequence(seed)
         self.stream = Stream.from_seed(self.seed)
-        self._right: np.ndarray | None = None
+        self._found: tuple[np.ndarray, np.ndarray] | None = None
         self.sigma = np.zeros(0)  # of the last sweep
 
     def set_mean(self, mean: float | None) -> None:
@@ -80,6 +81,7 @@ class Problem:
         factors = Factors.empty(self.observed.shape, self.observed.dtype, offsets)
         damping = [OFFSET_DAMPING, OFFSET_DAMPING]
         for _ in range(OFFSET_ROUNDS if offsets else 0):
+            before = damping.copy()
             for flipped, side in ((True, self.observed.T), (False, self.observed)):
                 penalty = Penalty(0.0, (damping[0], damping[1]))
                 sums = self.half_sweep(factors.T if flipped else factors, penalty, flipped)
@@ -91,6 +93,8 @@ class Problem:
                 damping[flipped] = self.noise / spread
                 weights = (self.column_weights if flipped else self.row_weights)[seen]
                 self.offset_spread[flipped] = spread * float(weights.mean())
+            if np.allclose(damping, before, OFFSETS_SETTLED, 0.0):
+                break
         return factors
 
     def offset_penalties(self) -> tuple[float, float]:
@@ -134,38 +138,48 @@ class Problem:
 
     def leading(self, residual: Residual) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rough leading singular triplets P (m, b), s (b,), Q (n, b), from where the last level left the subspace."""
-        steps, Q = 2, self._right
-        if Q is None:
-            steps, Q = 4, self.stream.normal(min(BLOCK, *residual.shape), residual.shape[1], dtype=residual.dtype.name)
+        steps = 2
+        if self._found is None:
+            steps, count = 4, min(BLOCK, *residual.shape)
+            Q = self.stream.normal(count, residual.shape[1], dtype=residual.dtype.name).T
+        else:
+            Q = self._found[1]
         for _ in range(steps):
-            Q = np.ascontiguousarray(np.linalg.qr(residual.gram(Q.T))[0].T)
-        W, s, R = np.linalg.svd(residual.matmat(Q.T).astype(np.float64), full_matrices=False)
-        self._right = (R @ Q).astype(residual.dtype)
-        return W, s, self._right.T
+            Y, Z = residual.image_and_gram(np.linalg.qr(Q)[0])
+            Q = Z
+        P, s, right = np.linalg.svd(Y, full_matrices=False)
+        info = np.finfo(s.dtype)
+        s = np.maximum(s, max(np.sqrt(info.eps) * s[0], info.tiny))  # below, Z is rounding noise
+        Q, s, left = np.linalg.svd(Z @ (right.T / s), full_matrices=False)  # of the residual's transpose times P
+        self._found = P @ left.T, Q
+        return self._found[0], s, Q
 
-    def leading_to_tolerance(self, residual: Residual, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Leading singular triplets P (m, k), s (k,), Q (n, k), to `RESIDUAL_TOLERANCE`."""
+    def leading_to_tolerance(
+        self, residual: Residual, k: int, tol: float = TOLERANCE
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Leading singular triplets P (m, k), s (k,), Q (n, k)."""
         m, n = residual.shape
         most = FULL * min(self.observed.nnz, (m + n) * residual.factors[0].shape[1])
         dense = min(m, n) <= SMALL and m * n <= max(SMALL**2, most)
         matrix, options = (residual.toarray(), {}) if dense else (residual, self._krylov_options(residual))
         with Progress("residual", KRYLOV_STEPS) as progress:
             found = svd.solve(
-                matrix, k, mean=None, seed=self.seed, progress=progress, tol=RESIDUAL_TOLERANCE, max_iter=KRYLOV_STEPS,
-                **options,
-            )  # fmt: skip
+                matrix, k, mean=None, seed=self.seed, progress=progress, tol=tol, max_iter=KRYLOV_STEPS, **options
+            )
         return found.U, found.s, found.Vt.T
 
     def _krylov_options(self, residual: Residual) -> dict[str, Any]:
-        """A block of a cache line, and where the last level left the subspace as a start beside the random one."""
+        """Blocks of a cache line: half of the first one from where the last level left the subspace, the rest random."""
         m, n = residual.shape
         width = min(padded(1, residual.dtype), m, n)
-        right = self._right if m >= n else None  # which are vectors of the shorter side
-        return {"block_size": width, "v0": None if right is None else right[:width]}
+        if self._found is None:
+            return {"block_size": width}
+        start = self._found[1 if m >= n else 0].T[: width // 2]  # vectors of the shorter side
+        return {"block_size": width - len(start), "v0": start}
 
-    def largest(self, factors: Factors) -> float:
+    def largest(self, factors: Factors, tol: float = TOLERANCE) -> float:
         """The largest singular value of the residual."""
-        return float(self.leading_to_tolerance(self.residual(factors), 1)[1][0])
+        return float(self.leading_to_tolerance(self.residual(factors), 1, tol)[1][0])
 
     def grow(self, factors: Factors, penalty: Penalty, most: int, *, thorough: bool = False) -> int:
         """Append columns along the residual's directions whose singular values exceed the penalty; returns how many."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lrla.completion._half_sweep import BLOCK_ROWS, Factors, Sums, mean_squares, update_rows
+from lrla.completion._half_sweep import Factors, Sums, mean_squares, sum_over_rows, update_rows
 from lrla.completion._observed import Columns, Observed
 from lrla.completion._path import Penalty, Problem
 
@@ -136,10 +136,7 @@ def moments(factors: Factors, flipped: bool, weights: np.ndarray) -> tuple[np.nd
     """Weighted sums over the rows of one side of the squares and of the variances of every coordinate, (width,) each."""
     assert factors.spreads is not None
     X, S = (factors.V, factors.spreads[1]) if flipped else (factors.U, factors.spreads[0])
-    variances = np.zeros(S.shape[1])
-    for first in range(0, len(S), BLOCK_ROWS):
-        rows = slice(first, first + BLOCK_ROWS)
-        variances += weights[rows] @ S[rows].astype(np.float64)
+    variances = sum_over_rows(len(S), lambda rows: weights[rows] @ S[rows].astype(np.float64))
     return mean_squares(X, weights) * max(weights.sum(), np.finfo(np.float64).tiny), variances
 
 

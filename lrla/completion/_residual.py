@@ -60,6 +60,12 @@ class Residual:
         scatter_residuals(self.observed, right, self._wide[0], self.numbers, padded(X.shape[1], self.dtype), squares)
         return _columns(self._scaled(result, 1))
 
+    def image_and_gram(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The product with the columns of X (n, b), (m, b), and that of the transpose with it, (n, b)."""
+        gram = self.gram(X)
+        image = _columns(self._wide[0][:, self._wide[0].shape[1] - padded(X.shape[1], self.dtype) :][:, : X.shape[1]])
+        return image if self.scales[0] is None else image / self.scales[0][:, None], gram
+
     def matvec(self, x: np.ndarray) -> np.ndarray:
         """The product with one vector."""
         return self.matmat(x[:, None])[:, 0]

@@ -25,6 +25,7 @@ from lrla.svd._filter import Filter, choose
 
 # Steps from random vectors after which the spectrum is judged.
 SURVEY_STEPS = 4
+ROOM = 64  # vectors that there is room for before a restart, however few are wanted: for one, half the products of 24 (measured)
 
 Fresh = Callable[[int], Any]  # j -> j new random rows (j, n)
 
@@ -158,7 +159,7 @@ class GramSpace:
         self.op, self.k, self.block, self.orthogonalization = op, k, block, orthogonalization
         self.images = Images() if keep_images else None
         self.filter, self.survey = Filter(), SURVEY_STEPS if orthogonalization else 0
-        self.capacity = min(max((4 if self.survey else 3) * k + 2 * block, start.shape[0] + block), op.shape[1])
+        self.capacity = min(max((4 if self.survey else 3) * k + 2 * block, start.shape[0] + block, ROOM), op.shape[1])
         self.right = RowBasis(op, self.capacity + 2 * block, op.shape[1], start)
         self.H = np.zeros((self.right.P.shape[0],) * 2)
         self.least = k  # vectors before it is worth looking for k triplets
@@ -315,7 +316,7 @@ class BidiagonalSpace:
 
     def __init__(self, op: Any, k: int, block: int, start: Any):
         self.op, self.k, self.block, self.least = op, k, block, k
-        self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block), *op.shape)
+        self.capacity = min(max(3 * k + 2 * block, start.shape[0] + block, ROOM), *op.shape)
         rows = self.capacity + 2 * block
         self.right = RowBasis(op, rows, op.shape[1], start)
         self.left = RowBasis(op, rows, op.shape[0], op.empty((0, op.shape[0])))
