@@ -37,7 +37,7 @@ def complete_als(
     fit_bias: bool = False,
     max_iter: int = 100,
     tol: float = 1e-5,
-    cg_tol: float = 0.1,
+    cg_tol: float = 0.2,
     cg_max_iter: int = 8,
     path_ratio: float = 1.25,
     sweeps_per_level: int = 2,
@@ -116,7 +116,7 @@ def complete_als(
     the expected squared error by less than 300 `tol`.
 
     The penalty falls from the largest that has a column, and columns join where the residual has a singular value above it:
-    a fit from a random start at a small penalty often ends in a poor minimum.  A sweep costs about ``12 nnz k + 4 (m + n) k**2``
+    a fit from a random start at a small penalty often ends in a poor minimum.  A sweep costs about ``20 nnz k + 8 (m + n) k**2``
     flops.  Beside a CSR matrix with sorted 32-bit indices it takes the memory of some copies of the factors.
 
     References

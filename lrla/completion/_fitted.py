@@ -21,7 +21,7 @@ class Settings:
     center: bool = True
     max_iter: int = 100
     tol: float = 1e-5
-    cg_tol: float = 0.1
+    cg_tol: float = 0.2
     cg_max_iter: int = 8
     path_ratio: float = 1.25
     sweeps_per_level: int = 2

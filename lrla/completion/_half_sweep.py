@@ -18,7 +18,7 @@ from lrla._threads import available_threads, share
 from lrla.completion import _kernels
 from lrla.completion._observed import BLOCKS, Columns, Observed, Part
 
-SCRATCH_BYTES = 1 << 21  # of gathered features: further passes read them in order, from the second or third cache
+SCRATCH_BYTES = 1 << 19  # of gathered features: further passes read them in order, from the second cache
 NOISE = 8.0  # rounding noise of a residual, in units of the last place of its terms
 # Entries, if they are many, of which all threads together make copies at a time; more if the factors take more memory.
 LEAST_GROUP = 1 << 21
@@ -29,7 +29,7 @@ BLOCK_ROWS, FACTOR_PARTS = 1024, 16
 class Solver(NamedTuple):
     """How exactly a half-sweep is solved."""
 
-    tolerance: float = 0.1
+    tolerance: float = 0.2
     max_iter: int = 8
 
 
@@ -345,7 +345,7 @@ def half_sweep(
     shape: tuple[int, int] | None = None,
     sample_weight: Any = None,
     missing_values: float = math.nan,
-    cg_tol: float = 0.1,
+    cg_tol: float = 0.2,
     cg_max_iter: int = 8,
 ) -> Any:
     """Update all rows of U in ``X ~ U V^T`` with V fixed: one half of a sweep of alternating least squares.
@@ -368,7 +368,7 @@ def half_sweep(
         Weights of the observed entries, in the order in which X holds them.
     missing_values : float, default NaN
         Marks a hole in an array.
-    cg_tol : float, default 0.1
+    cg_tol : float, default 0.2
         A row is done when its preconditioned residual has fallen by this factor.
     cg_max_iter : int, default 8
         Largest number of steps.

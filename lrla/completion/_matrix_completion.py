@@ -56,7 +56,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         Largest number of sweeps at the final penalty.
     tol : float, default=1e-5
         Stop where a sweep lowers the objective by less than this share; 300 times that share where penalties are estimated.
-    cg_tol, cg_max_iter : float, int, default=0.1, 8
+    cg_tol, cg_max_iter : float, int, default=0.2, 8
         How exactly, and in how many steps at most, conjugate gradients solve for a row within a sweep.
     path_ratio : float, default=1.25
         Ratio of consecutive penalties on the way down from the largest useful one; its fourth power on the way to a start for
@@ -185,7 +185,7 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         max_components: int = 64,
         max_iter: int = 100,
         tol: float = 1e-5,
-        cg_tol: float = 0.1,
+        cg_tol: float = 0.2,
         cg_max_iter: int = 8,
         path_ratio: float = 1.25,
         sweeps_per_level: int = 2,

@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lrla import _threads
 from lrla._progress import Progress
+from lrla.completion import _path
 from lrla.completion._als import Settings, complete, complete_als, fold_in
 from lrla.completion._half_sweep import Solver
 from lrla.completion._observed import Observed
@@ -254,6 +255,50 @@ def test_any_number_of_threads_gives_the_same_bits(table, monkeypatch):
         np.testing.assert_array_equal(results[0].column_bias, other.column_bias)
 
 
+# ---------------------------------------------------------------------------------------------------- the residual
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("noise", [0.3, 0.0])
+def test_rough_triplets_are_a_decomposition_of_what_they_see(rng, dtype, noise):
+    """Orthonormal on both sides, the residual's transpose maps one to the other, and with noise the first is nearly right."""
+    X = low_rank(rng, 70, 50, 4, 0.6, noise).astype(dtype)
+    problem = Problem(observed_of(X), 0.0, Solver(), 0)
+    residual, eps = problem.residual(problem.start(False)), np.finfo(dtype).eps
+    dense = residual.toarray().astype(np.float64)
+    top = np.linalg.norm(dense, 2)
+    for _ in range(2):  # from random vectors, and from those found before
+        P, s, Q = problem.leading(residual)
+        for side in (P, Q):
+            np.testing.assert_allclose(side.T @ side, np.eye(len(s)), atol=300 * eps)
+        reliable = s > 1e-2 * top
+        assert np.abs(dense.T @ P - Q * s)[:, reliable].max() <= 300 * eps * top
+        assert 0.99 * top <= s[0] <= (1 + 100 * eps) * top
+
+
+def test_of_no_residual_there_are_no_triplets_but_zero(rng):
+    problem = Problem(observed_of(np.full((30, 20), 2.5)), 0.0, Solver(), 0)
+    P, s, Q = problem.leading(problem.residual(problem.start(False)))
+    assert np.all(s == 0)
+    assert P.shape == (30, 16)
+    assert Q.shape == (20, 16)
+
+
+def test_offsets_are_those_of_many_rounds(rng, monkeypatch):
+    """The rounds end where the penalties have settled."""
+    X = 3 + rng.standard_normal((300, 1)) + 0.5 * rng.standard_normal(200) + rng.standard_normal((300, 200))
+    X[rng.random(X.shape) > 0.2] = np.nan
+    found = {}
+    for name, rounds, settled in (("usual", 5, 0.01), ("many", 40, 0.0)):
+        monkeypatch.setattr(_path, "OFFSET_ROUNDS", rounds)
+        monkeypatch.setattr(_path, "OFFSETS_SETTLED", settled)
+        problem = Problem(observed_of(X), 0.0, Solver(), 0)
+        factors = problem.start(True)
+        found[name] = problem.offset_penalties(), factors.U[:, 0], factors.V[:, 1]
+    for usual, many in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(usual, many, rtol=0.02, atol=0.02)
+
+
 # ---------------------------------------------------------------------------------------------------- inexact is enough
 
 
@@ -262,7 +307,7 @@ def test_inexact_solves_need_no_more_sweeps_than_exact_ones(rng):
     M = rng.standard_normal((m, k)) @ rng.standard_normal((k, m))
     X = np.where(rng.random((m, m)) < 4 * k * (2 * m - k) / m**2, M, np.nan)
     sweeps = {}
-    for name, solver in (("exact", Solver(1e-10, 60)), ("inexact", Solver(0.1, 8))):
+    for name, solver in (("exact", Solver(1e-10, 60)), ("inexact", Solver())):
         problem = Problem(observed_of(X), 0.0, solver, 0, 0.0)
         factors, reg = problem.start(False), problem.largest(problem.start(False))
         sweeps[name] = 0

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from lrla import _threads
 from lrla.completion._balance import balance, gram
-from lrla.completion._half_sweep import Factors
+from lrla.completion._half_sweep import Factors, mean_squares
 
 
 def factors_of(U, V, offsets=False):
@@ -77,3 +78,20 @@ def test_small_columns_keep_their_relative_accuracy_in_single_precision(rng):
     V = np.linalg.qr(rng.standard_normal((100, 4)))[0]
     factors = factors_of(U.astype(np.float32), V.astype(np.float32))
     np.testing.assert_allclose(balance(factors), [1, 1e-2, 1e-3, 1e-4], rtol=1e-2)
+
+
+def test_threads_make_no_difference_to_sums_and_products(rng, monkeypatch):
+    U, V = rng.standard_normal((40_000, 3)), rng.standard_normal((1500, 3))
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(_threads, "available_threads", lambda threads=threads: threads)
+        factors = factors_of(U, V)
+        found.append((balance(factors), factors.U, factors.V, mean_squares(factors.U, np.arange(40_000.0))))
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+def test_mean_squares_count_rows_as_often_as_they_are_observed(rng):
+    F, counts = rng.standard_normal((2500, 8)).astype(np.float32), rng.integers(0, 5, 2500).astype(float)
+    np.testing.assert_allclose(mean_squares(F, counts), counts @ F.astype(float) ** 2 / counts.sum(), rtol=1e-12)
+    assert np.all(mean_squares(F[:0], counts[:0]) == 0)

@@ -49,6 +49,9 @@ def test_products_are_those_of_the_dense_residual(data, rng, scaled):
         np.testing.assert_allclose(found[1], dense.T @ left, **tolerance)
         both = residual.gram(right.astype(dtype))
         assert both.dtype == dtype
+        image, again = residual.image_and_gram(right.astype(dtype))
+        np.testing.assert_allclose(image, dense @ right, **tolerance)
+        np.testing.assert_array_equal(again, both)
         wanted = dense.T @ (dense @ right)
         np.testing.assert_allclose(both, wanted, rtol=0, atol=20 * np.finfo(dtype).eps * np.abs(wanted).max())
     np.testing.assert_allclose(residual.matvec(right[:, 0].astype(dtype)), dense @ right[:, 0], **tolerance)

@@ -383,6 +383,17 @@ def test_a_start_from_the_answer_takes_fewer_steps(rng, method):
     assert np.max(np.abs(s2 / s - 1)) <= 1e-6
 
 
+def test_two_triplets_of_a_flat_spectrum_do_not_restart_all_the_time():
+    """With a basis of 3 k + 2 b vectors these four took 1632 products, as 1e-3 is reached by a space of about 80."""
+    products = 0
+    for seed in range(4):
+        A = sparse_matrix(3000, 2000, 0.01, np.random.default_rng(seed))
+        _, s, _, info = truncated_svd(A, 2, method="krylov", tol=1e-3, random_state=0, return_info=True)
+        np.testing.assert_allclose(s, svds(A, 2, random_state=0)[1][::-1], rtol=1e-5)
+        products += info.n_products
+    assert products <= 900
+
+
 def test_info_describes_the_run(rng):
     A = sparse_matrix(500, 320, 0.05, rng)
     U, s, Vt, info = truncated_svd(A, 8, method="krylov", block_size=4, random_state=0, return_info=True)
