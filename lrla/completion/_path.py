@@ -31,10 +31,8 @@ BLOCK = 16  # vectors of the residual's subspace iteration
 # Singular values of the residual above the penalty that call for a column: relative, along the path and at its end.
 PATH_EXCESS, EXCESS = 0.02, 5e-4
 STEP = 0.5  # share of its best size that a new column is given
-SLOW, FARTHEST = (
-    0.05,
-    4.0,
-)  # growth of a column in a sweep that is slow, and the factor of its size that is foretold at most
+# Growth of a column in a sweep that is slow, and the factor of its size that is foretold at most.
+SLOW, FARTHEST = 0.05, 4.0
 # Residual of a singular triplet, in general and where the path starts: values are accurate to 3 or 4 times its square (measured).
 TOLERANCE, ROUGH_TOLERANCE, KRYLOV_STEPS = 5e-3, 3e-2, 100
 # Shorter side up to which the residual is decomposed as a dense array, if that takes no more numbers than its square, or
@@ -138,15 +136,13 @@ class Problem:
 
     def leading(self, residual: Residual) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rough leading singular triplets P (m, b), s (b,), Q (n, b), from where the last level left the subspace."""
-        steps = 2
         if self._found is None:
             steps, count = 4, min(BLOCK, *residual.shape)
-            Q = self.stream.normal(count, residual.shape[1], dtype=residual.dtype.name).T
+            Z = self.stream.normal(count, residual.shape[1], dtype=residual.dtype.name).T
         else:
-            Q = self._found[1]
+            steps, Z = 2, self._found[1]
         for _ in range(steps):
-            Y, Z = residual.image_and_gram(np.linalg.qr(Q)[0])
-            Q = Z
+            Y, Z = residual.image_and_gram(np.linalg.qr(Z)[0])
         P, s, right = np.linalg.svd(Y, full_matrices=False)
         info = np.finfo(s.dtype)
         s = np.maximum(s, max(np.sqrt(info.eps) * s[0], info.tiny))  # below, Z is rounding noise

@@ -62,8 +62,8 @@ class Residual:
 
     def image_and_gram(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The product with the columns of X (n, b), (m, b), and that of the transpose with it, (n, b)."""
-        gram = self.gram(X)
-        image = _columns(self._wide[0][:, self._wide[0].shape[1] - padded(X.shape[1], self.dtype) :][:, : X.shape[1]])
+        gram, width = self.gram(X), self.factors[0].shape[1]
+        image = _columns(self._wide[0][:, width : width + X.shape[1]])
         return image if self.scales[0] is None else image / self.scales[0][:, None], gram
 
     def matvec(self, x: np.ndarray) -> np.ndarray:
