@@ -11,7 +11,7 @@ from lrla._progress import Progress
 from lrla.completion._fitted import PATH_DTYPE, Fitted, Settings
 from lrla.completion._half_sweep import Factors, Solver
 from lrla.completion._observed import Observed
-from lrla.completion._path import ROUGH_TOLERANCE, Penalty, Problem, Trend
+from lrla.completion._path import Penalty, Problem, Trend
 
 if TYPE_CHECKING:
     from lrla.completion._posterior import Priors
@@ -70,7 +70,7 @@ class Fit:
 
     def largest_reg(self) -> float:
         """Roughly the penalty from which on there is no column."""
-        return self.problem.largest(self.factors, ROUGH_TOLERANCE) * self.problem.scale
+        return self.problem.largest(self.factors) * self.problem.scale
 
     def level(self, reg: float, most: int, sweeps: int) -> float:
         """Grow, sweep, record; returns the error on the held-out entries (NaN without)."""
@@ -135,8 +135,8 @@ class Fit:
         return converged, self.certificate(reg)
 
     def certificate(self, reg: float) -> float:
-        """Largest singular value of the residual over the penalty."""
-        top = self.problem.largest(self.factors) * self.problem.scale
+        """Largest singular value of the residual over the penalty, to a hundredth where it is far above 1."""
+        top = self.problem.largest(self.factors, reg / self.problem.scale) * self.problem.scale
         return top / reg if reg > 0 else float("inf") if top > 0 else 0.0
 
     def descend_to_zero(self, rank: int) -> tuple[str, float]:

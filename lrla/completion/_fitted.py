@@ -49,7 +49,8 @@ class Fitted:
     reg_bias : (float, float)
         Penalties of the offsets of rows and of columns.
     optimality : float
-        Largest singular value of the (weighted) residual over the penalty: at most 1 at the optimum.
+        Largest singular value of the (weighted) residual over the penalty: at most 1 at the optimum.  To 1e-4 of itself, or
+        where it is above 1.1 to a hundredth.
     objective : float
     n_iter : int
         Sweeps, those along the path included.

@@ -109,8 +109,8 @@ class MatrixCompletion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estima
         found a rank that reproduces all entries exactly.
     optimality_ : float or None
         Largest singular value of the residual over the penalty.  At 1 (to the tolerance) this is the global optimum of the
-        problem with that penalty, if the rank was not limited by `n_components`; above, it is not.  None where penalties were
-        estimated: that problem is not convex.
+        problem with that penalty, if the rank was not limited by `n_components`; above, it is not.  Known to 1e-4, and above 1.1
+        to a hundredth.  None where penalties were estimated: that problem is not convex.
     objective_ : float
         What is minimised, see Notes; the expected sum of squared errors where penalties were estimated.
     n_iter_ : int

@@ -33,8 +33,9 @@ PATH_EXCESS, EXCESS = 0.02, 5e-4
 STEP = 0.5  # share of its best size that a new column is given
 # Growth of a column in a sweep that is slow, and the factor of its size that is foretold at most.
 SLOW, FARTHEST = 0.05, 4.0
-# Residual of a singular triplet, in general and where the path starts: values are accurate to 3 or 4 times its square (measured).
+# Residual of a singular triplet, as a rule and roughly: values are accurate to 3 or 4 times its square (measured).
 TOLERANCE, ROUGH_TOLERANCE, KRYLOV_STEPS = 5e-3, 3e-2, 100
+FAR = 1.1  # a certificate above it is known roughly
 # Shorter side up to which the residual is decomposed as a dense array, if that takes no more numbers than its square, or
 # than so many times the entries and so many copies of the factors.
 SMALL, FULL = 300, 4
@@ -173,9 +174,16 @@ class Problem:
         start = self._found[1 if m >= n else 0].T[: width // 2]  # vectors of the shorter side
         return {"block_size": width - len(start), "v0": start}
 
-    def largest(self, factors: Factors, tol: float = TOLERANCE) -> float:
-        """The largest singular value of the residual."""
-        return float(self.leading_to_tolerance(self.residual(factors), 1, tol)[1][0])
+    def largest(self, factors: Factors, reg: float = math.inf) -> float:
+        """The largest singular value of the residual: roughly, to a hundredth, and well where it is near `reg` or below."""
+        residual = self.residual(factors)
+        P, s, Q = self.leading_to_tolerance(residual, 1, ROUGH_TOLERANCE)
+        if s[0] <= FAR * reg < math.inf:
+            if self._found is not None:  # begin with what was found
+                left, right = self._found
+                self._found = np.hstack([P, left[:, :-1]]), np.hstack([Q, right[:, :-1]])
+            s = self.leading_to_tolerance(residual, 1)[1]
+        return float(s[0])
 
     def grow(self, factors: Factors, penalty: Penalty, most: int, *, thorough: bool = False) -> int:
         """Append columns along the residual's directions whose singular values exceed the penalty; returns how many."""

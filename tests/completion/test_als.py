@@ -276,6 +276,20 @@ def test_rough_triplets_are_a_decomposition_of_what_they_see(rng, dtype, noise):
         assert 0.99 * top <= s[0] <= (1 + 100 * eps) * top
 
 
+@pytest.mark.parametrize("shape", [(900, 500), (500, 900)])
+def test_a_certificate_is_near_and_far_from_1_as_accurate_as_it_says(rng, shape):
+    observed = observed_of(low_rank(rng, *shape, 3, 0.1))
+    problem = Problem(observed, 0.0, Solver(), 0)
+    factors = problem.start(True)
+    problem.grow(factors, Penalty(0.0, (1.0, 1.0)), 3)
+    residual = problem.residual(factors)
+    top = np.linalg.norm(residual.toarray(), 2)
+    for reg in (top, 0.95 * top, 2 * top):
+        assert problem.largest(factors, reg) == pytest.approx(top, rel=1e-4)
+    for reg in (0.0, 0.5 * top, np.inf):
+        assert problem.largest(factors, reg) == pytest.approx(top, rel=1e-2)
+
+
 def test_of_no_residual_there_are_no_triplets_but_zero(rng):
     problem = Problem(observed_of(np.full((30, 20), 2.5)), 0.0, Solver(), 0)
     P, s, Q = problem.leading(problem.residual(problem.start(False)))
