@@ -16,8 +16,8 @@ from lrla import _arrays
 from lrla._threads import parallel_allowed
 from lrla.linalg._blas_threads import openblas_cores
 
-# Entries of a float32 array from which on lrla's own products are used: Numba, which they bring, takes 0.2 s to import.
-TILED = 2**23
+# Bytes of an array from which on lrla's own products are used: Numba, which they bring, takes 0.2 s to import.
+TILED_BYTES = 2**25
 BLOCK_BYTES = 1 << 23  # of centred rows at a time, where the mean is too large to be taken off inside the product
 
 
@@ -33,6 +33,7 @@ class Operator(Protocol):
     def forward(self, X: Any) -> Any: ...
     def adjoint(self, Y: Any) -> Any: ...
     def gram(self, X: Any) -> Any: ...
+    def both(self, X: Any) -> tuple[Any, Any]: ...  # forward(X) and gram(X)
     def astype(self, dtype: Any) -> Operator: ...
     def empty(self, shape: tuple[int, int]) -> Any: ...
     @property
@@ -41,7 +42,16 @@ class Operator(Protocol):
     def squared_norm(self) -> float: ...
 
 
-class Transposed:
+class Successive:
+    """`both` for operators that know no faster way than one product after the other."""
+
+    def both(self: Any, X: Any) -> tuple[Any, Any]:
+        """(b, n) -> (b, m) and (b, n), ``X A^T`` and ``X (A^T A)``."""
+        Y = self.forward(X)
+        return Y, self.adjoint(Y)
+
+
+class Transposed(Successive):
     """The transpose of an operator: forward and adjoint change places."""
 
     def __init__(self, A: Any):
@@ -74,7 +84,7 @@ class Transposed:
         return self.A.squared_norm
 
 
-class DenseOperator:
+class DenseOperator(Successive):
     """A dense array of any namespace, or a sparse matrix on a device: everything that has `@` and `.T`.
 
     Parameters
@@ -181,7 +191,7 @@ def squared_norm(A: Any) -> float:
     return float(total)
 
 
-class ProductOperator:
+class ProductOperator(Successive):
     """A SciPy LinearOperator (or anything with `matmat` and `rmatmat`) on the host.
 
     The mean of its rows is only known when the caller gives it.  An operator of lrla's own may have a `gram`, which multiplies
@@ -257,19 +267,18 @@ def as_operator(A: Any, mean: np.ndarray | None = None, *, iterated: bool = Fals
         return SparseOperator(A, mean)
     if kind == "operator":
         return ProductOperator(A, mean)
-    if iterated and _is_for_tiles(A):
+    if iterated and is_for_tiles(A):
         from lrla.linalg._tiled import TiledOperator  # Numba once more
 
         return TiledOperator(A, mean)
     return DenseOperator(A, mean)
 
 
-def _is_for_tiles(A: Any) -> bool:
+def is_for_tiles(A: Any) -> bool:
     """Whether lrla's own products of an array with a few vectors are faster than BLAS; that needs its threads."""
     return (
         isinstance(A, np.ndarray)
-        and A.dtype == np.float32
-        and A.size >= TILED
+        and A.nbytes >= TILED_BYTES
         and all(stride > 0 and stride % A.itemsize == 0 for stride in A.strides)
         and parallel_allowed()
         and "SkylakeX" in openblas_cores()

@@ -13,6 +13,7 @@ import scipy.sparse
 from lrla._jit import frozen
 from lrla._threads import share
 from lrla.linalg._kernels import WIDTHS, multiply_panel, recur_panel
+from lrla.linalg._operator import Successive
 from lrla.linalg._panels import SHARED, by_tiles, copy_transposed
 
 # Bytes that the accumulators of one panel may take; there are fewer blocks of rows where they would take more.
@@ -120,7 +121,7 @@ class _Storage:
         return memory[:size].view(dtype).reshape(shape)
 
 
-class SparseOperator:
+class SparseOperator(Successive):
     """The matrix A - 1 mean^T for a sparse A, as products with block vectors; A is never densified nor changed.
 
     Block vectors are the rows of arrays of the operator's dtype.

@@ -175,24 +175,38 @@ def _strip(a, start, si, sj, count, panel, first, out, row, rows):
 
 
 @kernel()
-def multiply_tiles(a, si, sj, bounds, columns, chunk, panel, out):
-    """Add what some columns of A contribute to some rows of A panel.
+def multiply_tiles(a, si, sj, bounds, columns, chunk, block, panel, image, seen, out):
+    """Add what some columns of A contribute to some rows of A panel; then, perhaps, A^T times these rows to A^T (A panel).
+
+    The second product follows the first after every block of rows, which it finds in a cache.
 
     Parameters
     ----------
     a : flat array that holds A, (m, n)
     si, sj : strides of A along rows and columns, in elements
-    bounds : (first, last), the rows of the result to be done
+    bounds : (first, last), the rows of A to be taken
     columns : (first, last), the columns of A to be taken
     chunk : columns at a time, a sum in registers: many where the elements of a row of A are neighbours, few where those
         of a column are, so that what is fetched with them is still there when the next rows need it
+    block : rows at a time, all for both products; 0 for the first product only
     panel : (n, width), width a multiple of the numbers in a register
-    out : (m, width)
+    image : (m, width), to which A panel is added
+    seen : read-only view of `image`
+    out : (n, width), to which A^T image is added; not used where `block` is 0
     """
-    for p in range(columns[0], columns[1], chunk):
-        count = min(chunk, columns[1] - p)
-        i = bounds[0]
-        while i < bounds[1]:
-            rows = ROWS if i + ROWS <= bounds[1] else 1
-            _strip(a, i * si + p * sj, si, sj, count, panel, p, out, i, rows)
-            i += rows
+    step = block if block > 0 else bounds[1] - bounds[0]
+    for first in range(bounds[0], bounds[1], step):
+        rows = (first, min(first + step, bounds[1]))
+        for second in range(2 if block > 0 else 1):
+            # one place for the tiles of both products, which are what takes time to compile
+            long, short, taken, done, at_once = (
+                (sj, si, rows, columns, block) if second else (si, sj, columns, rows, chunk)
+            )
+            vectors, sums = (seen, out) if second else (panel, image)
+            for p in range(taken[0], taken[1], at_once):
+                count = min(at_once, taken[1] - p)
+                i = done[0]
+                while i < done[1]:
+                    height = ROWS if i + ROWS <= done[1] else 1
+                    _strip(a, i * long + p * short, long, short, count, vectors, p, sums, i, height)
+                    i += height

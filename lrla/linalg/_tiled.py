@@ -16,6 +16,10 @@ from lrla.linalg._tile_kernels import REGISTER, ROWS, multiply_tiles
 ALONG, ACROSS = 384 * 2**10, 12 * 2**10
 # Columns after which a sum of float32 numbers begins anew, so that its rounding errors stay those of a short one.
 SEGMENT = 2**14
+# Rows of A that are taken at a time for A^T A, and their bytes: they stay in the second cache (measured).
+BLOCK, BLOCK_BYTES = 64, 2**20
+# Parts of the rows with sums of their own, however many threads there are.
+PARTS = 8
 
 
 class TiledOperator(DenseOperator):
@@ -38,12 +42,64 @@ class TiledOperator(DenseOperator):
 
     def _multiply(self, X: np.ndarray, B: np.ndarray) -> np.ndarray:
         """``X B``, (b, q), for X (b, p) and B (p, q)."""
-        lanes = REGISTER // B.itemsize
-        panel = np.zeros((B.shape[0], -(-len(X) // lanes) * lanes), self.dtype)
-        copy_transposed(X, panel[:, : len(X)])
-        result = np.empty((len(X), B.shape[1]), self.dtype)
-        copy_transposed(_times_panel(B.T, panel)[:, : len(X)], result)
-        return result
+        return _rows(_times_panel(B.T, _panel(X)), len(X))
+
+    def both(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``X A^T`` and ``X (A^T A)``.
+
+        Where the elements of a row are neighbours, and some dozens of rows fit into a cache, A is read once for the two.
+        """
+        m, n = self.shape
+        block = min(BLOCK, BLOCK_BYTES // (n * self.A.itemsize) // ROWS * ROWS)
+        if self._blockwise or self.A.strides[1] != self.A.itemsize or block < BLOCK // 2:
+            return super().both(X)
+        panel = _panel(X)
+        image = np.zeros((m, panel.shape[1]), self.dtype)
+        if self._mu is not None:
+            image[:, : len(X)] = -(X @ self._mu)
+        Z = _rows(_times_gram(self.A, panel, image, block), len(X))
+        Y = _rows(image, len(X))
+        return Y, Z if self._mu is None else Z - self.xp.sum(Y, axis=1)[:, None] * self._mu[None, :]
+
+
+def _panel(X: np.ndarray) -> np.ndarray:
+    """The vectors X (b, n) as columns, (n, width), with zeros up to a full register."""
+    lanes = REGISTER // X.itemsize
+    panel = np.zeros((X.shape[1], -(-len(X) // lanes) * lanes), X.dtype)
+    copy_transposed(X, panel[:, : len(X)])
+    return panel
+
+
+def _rows(panel: np.ndarray, b: int) -> np.ndarray:
+    """The first b columns of a panel, as rows."""
+    result = np.empty((b, len(panel)), panel.dtype)
+    copy_transposed(panel[:, :b], result)
+    return result
+
+
+def _flat(A: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """The memory of A as one vector, and the strides in it, in elements."""
+    (m, n), (si, sj) = A.shape, (stride // A.itemsize for stride in A.strides)
+    return frozen(as_strided(A, (1 + (m - 1) * si + (n - 1) * sj,), (A.itemsize,))), si, sj
+
+
+def _times_gram(A: np.ndarray, panel: np.ndarray, image: np.ndarray, block: int) -> np.ndarray:
+    """``A^T (image + A panel)``, (n, width); what is in brackets is left in `image`."""
+    m, n = A.shape
+    flat, si, sj = _flat(A)
+    count = -(-m // block)
+    parts = min(count, max(PARTS, -(-m // SEGMENT)))
+    sums = np.zeros((parts, *panel.shape), A.dtype)
+    chunk = max(1, ALONG // (panel.shape[1] * panel.itemsize))
+    panel, seen = frozen(panel), frozen(image)
+
+    def work(low: int, high: int) -> None:
+        for part in range(low, high):
+            rows = count * part // parts * block, min(count * (part + 1) // parts * block, m)
+            multiply_tiles(flat, si, sj, rows, (0, n), chunk, block, panel, image, seen, sums[part])
+
+    share(work, parts)
+    return np.sum(sums, axis=0)
 
 
 def _times_panel(A: np.ndarray, panel: np.ndarray) -> np.ndarray:
@@ -60,13 +116,13 @@ def _times_panel(A: np.ndarray, panel: np.ndarray) -> np.ndarray:
 
 def _add_product(A: np.ndarray, panel: np.ndarray, first: int, last: int, out: np.ndarray) -> None:
     """Add what columns first <= j < last of A contribute; the rows of the result are shared among threads."""
-    m, n = A.shape
-    si, sj = (stride // A.itemsize for stride in A.strides)
-    flat = frozen(as_strided(A, (1 + (m - 1) * si + (n - 1) * sj,), (A.itemsize,)))
+    m = len(A)
+    flat, si, sj = _flat(A)
     panel = frozen(panel)
     chunk = max(1, (ALONG if sj == 1 else ACROSS) // (panel.shape[1] * panel.itemsize))
 
     def work(low: int, high: int) -> None:
-        multiply_tiles(flat, si, sj, (low * ROWS, min(high * ROWS, m)), (first, last), chunk, panel, out)
+        rows = low * ROWS, min(high * ROWS, m)
+        multiply_tiles(flat, si, sj, rows, (first, last), chunk, 0, panel, out, panel, out)
 
     share(work, -(-m // ROWS))

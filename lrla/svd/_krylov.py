@@ -131,12 +131,13 @@ class Images:
 
     def combine(self, Y: np.ndarray) -> Any:
         """The images (j, m) of the vectors with coefficients Y (size, j)."""
-        parts, at = [], 0
+        total, at = None, 0
         for block in self.blocks:
             C = np.ascontiguousarray(Y[at : at + block.shape[0]].T).astype(_arrays.real_dtype(block))
-            parts.append(mix(_arrays.from_host(C, block), block))
+            part = mix(_arrays.from_host(C, block), block)
+            total = part if total is None else total + part
             at += block.shape[0]
-        return sum(parts[1:], start=parts[0])
+        return total
 
 
 class GramSpace:
@@ -164,6 +165,7 @@ class GramSpace:
         self.H = np.zeros((self.right.P.shape[0],) * 2)
         self.least = k  # vectors before it is worth looking for k triplets
         self.size, self.lost, self.first = np.zeros(len(self.H)), np.zeros(len(self.H)), start.shape[0]
+        self.ready: Any = None  # both products with the rows to start from, if they were asked for before
 
     @property
     def degree(self) -> int:
@@ -192,11 +194,16 @@ class GramSpace:
     def _product(self, X: Any) -> Any:
         if self.images is None:
             return self.filter.apply(self.op, X)
-        Y = self.op.forward(X)
+        (Y, Z), self.ready = self.ready or self.op.both(X), None
         self.images.blocks.append(Y)
         if 4 * self.right.size > self.op.shape[1]:
             self.images = None
-        return self.op.adjoint(Y)
+        return Z
+
+    def begin(self) -> Any:
+        """Multiply the rows to start from, ahead of the first `multiply`; returns their images."""
+        self.ready = self.op.both(self.right.block)
+        return self.ready[0]
 
     def decompose(self, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """Ritz values; returns ||A^T A v - theta v|| of the first k, and what they are to fall below."""

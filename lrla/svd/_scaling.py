@@ -20,7 +20,7 @@ def without_exponent(A: Any) -> tuple[Any, int]:
     if kind == "operator":
         return A, 0
     double = _arrays.real_dtype(values_of(A)) == np.float64
-    limit = 230 if double and kind != "sparse" else 25
+    limit = _limit(double and kind != "sparse")
     if is_within(A, -limit, limit + 5):
         return A, 0
     exponent = exponent_of(A)
@@ -28,3 +28,14 @@ def without_exponent(A: Any) -> tuple[Any, int]:
     if -limit <= exponent and exponent + growth <= limit + 5:
         return A, 0
     return without(A, exponent)
+
+
+def is_ordinary(norm: float, entries: int, dtype: Any) -> bool:
+    """Whether `without_exponent` leaves a dense array alone that has about this norm, and this number of entries."""
+    limit = _limit(dtype == np.float64)
+    return bool(norm / np.sqrt(entries) > 2.0**-limit and norm < 2.0 ** (limit + 5))
+
+
+def _limit(wide: bool) -> int:
+    """The power of two up to which, and down to whose inverse, numbers are left alone."""
+    return 230 if wide else 25

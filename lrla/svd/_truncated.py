@@ -15,13 +15,16 @@ from lrla._progress import Callback, Progress
 from lrla._random import Stream, seed_sequence
 from lrla.exceptions import RankDeficientWarning
 from lrla.linalg._blas_threads import one_blas_thread
-from lrla.linalg._operator import as_operator, column_means
+from lrla.linalg._operator import as_operator, column_means, is_for_tiles
 from lrla.linalg._orthonormalize import orthonormalize
 from lrla.svd import _direct, _krylov, _subspace
 from lrla.svd._rayleigh_ritz import finish, rayleigh_ritz
 from lrla.svd._result import SVDResult
-from lrla.svd._scaling import without_exponent
+from lrla.svd._scaling import is_ordinary, without_exponent
 
+# Entries of an array from which on its first product, and no pass before it, tells that all of them are finite: where A does
+# not fit into a cache, two passes take as long as one product with 24 vectors.
+LARGE = 2**20
 METHODS = ("auto", "krylov", "krylov2", "dash", "randomized", "gram", "lapack")
 
 
@@ -124,7 +127,8 @@ def truncated_svd(
     >>> np.allclose(U * s @ Vt, A)
     True
     """
-    A = _validation.check_matrix(A, "A", operator=True, dtype=dtype)
+    unseen = dtype is None and v0 is None and center is False and _is_large(A)
+    A = _validation.contiguous(A) if unseen else _validation.check_matrix(A, "A", operator=True, dtype=dtype)
     k = _validation.check_rank(k, A.shape, "k")
     tol = _validation.check_real(tol, "tol", 0.0, 1.0, closed=(True, False))
     _validation.check_choice(method, "method", METHODS)
@@ -137,11 +141,16 @@ def truncated_svd(
     with Progress("truncated SVD", max_iter, verbose, callback) as progress:
         result = solve(
             A, k, mean=mean, tol=tol, method=method, block_size=block_size, max_iter=max_iter, v0=v0,
-            seed=seed_sequence(random_state), progress=progress,
+            seed=seed_sequence(random_state), progress=progress, unseen=unseen,
         )  # fmt: skip
     warn(result, k)
     s = _arrays.from_host(result.s.astype(_arrays.real_dtype(result.Vt)), result.Vt)
     return (result.U, s, result.Vt, result) if return_info else (result.U, s, result.Vt)
+
+
+def _is_large(A: Any) -> bool:
+    """Whether A is a matrix in memory that needs no check but of its values, and over which a pass takes long."""
+    return type(A) is np.ndarray and A.ndim == 2 and A.dtype in _validation.FLOATS and A.size >= LARGE
 
 
 def check_center(center: Any, A: Any) -> Any:
@@ -199,13 +208,19 @@ def solve(
     v0: Any = None,
     n_iter: int | None = None,
     n_oversamples: int = 10,
+    unseen: bool = False,
 ) -> SVDResult:
-    """What `truncated_svd` does, on checked arguments.  `s` of the result is float64 on the host."""
+    """What `truncated_svd` does, on checked arguments.  `s` of the result is float64 on the host.
+
+    `unseen` says that entries of A, then an array in memory, may be infinite or no numbers.
+    """
     _validation.check_memory(8.0 * sum(A.shape) * k, f"The {k} singular vectors of a matrix of shape {tuple(A.shape)}")
-    A, exponent = without_exponent(A)
-    mean = None if mean is None else mean * 2.0**-exponent
     if method == "auto":
         method = _choose(A, k)
+    if unseen and method != "krylov":
+        A, unseen = _validation.check_matrix(A, "A"), False
+    A, exponent = (A, 0) if unseen else without_exponent(A)
+    mean = None if mean is None else mean * 2.0**-exponent
     op = as_operator(A, mean, iterated=method in ("krylov", "krylov2"))
     stream = _Fresh(Stream.from_seed(seed), op)
     side = op if op.shape[0] >= op.shape[1] else op.T
@@ -234,8 +249,12 @@ def solve(
         sparse = _arrays.kind(A) == "sparse"
         with one_blas_thread if op.own_threads else nullcontext():
             ritz = _krylov_to_tolerance(
-                side, k, v0, stream, tol, block, max_iter, progress, two_sided=method == "krylov2", half_basis=sparse
-            )
+                side, k, v0, stream, tol, block, max_iter, progress, two_sided=method == "krylov2", half_basis=sparse,
+                unseen=unseen,
+            )  # fmt: skip
+            if ritz is None:
+                A, options = _validation.check_matrix(A, "A"), {"method": method, "block_size": block}
+                return solve(A, k, mean=mean, seed=seed, progress=progress, tol=tol, max_iter=max_iter, **options)
             rows = rayleigh_ritz(side, ritz.V, k, ritz.images)
         signed = side is op
         status, n_iter_done, n_products = ritz.status, progress.iteration, ritz.n_products
@@ -262,9 +281,12 @@ def _residuals(op: Any, rows: Any, k: int) -> np.ndarray:
 
 def _krylov_to_tolerance(
     op: Any, k: int, v0: Any, stream: _Fresh, tol: float, block: int, max_iter: int, progress: Progress,
-    *, two_sided: bool, half_basis: bool,
+    *, two_sided: bool, half_basis: bool, unseen: bool = False,
 ) -> Any:  # fmt: skip
-    """One-sided iteration in the cheapest precision that can hold the tolerance, then float64, then two-sided."""
+    """One-sided iteration in the cheapest precision that can hold the tolerance, then float64, then two-sided.
+
+    None if A is `unseen` and its first product says that it must be looked at before squares are taken.
+    """
     half, full = np.dtype(np.float32), op.dtype
     # A float32 copy is cheap beside a sparse matrix's indices; of a dense matrix it would cost half the matrix.
     precisions = [half, full] if tol >= 1e-3 and half_basis and full != half else [full]
@@ -283,6 +305,9 @@ def _krylov_to_tolerance(
         if options and V is None:
             options["orthogonalization"] = cost
         basis = space(side, k, block, start, **options)
+        if unseen and not _is_ordinary(basis, side):
+            return None
+        unseen = False
         ritz = _krylov.block_krylov(
             basis,
             tol=tol,
@@ -298,6 +323,18 @@ def _krylov_to_tolerance(
         # what a filter gave up on converges slowly without one: begin again, with a filter
         V = None if basis.degree > 1 and precision != full else ritz.V
     return replace(ritz, V=_arrays.astype(ritz.V, full), n_products=n_products)
+
+
+def _is_ordinary(basis: Any, op: Any) -> bool:
+    """Whether all entries of A are finite and fourth powers of its singular values are numbers, by its first product.
+
+    An entry that is not finite is in all images of random vectors; else their mean square is that of A, give or take what
+    does not matter here.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        images = basis.begin()
+        norm = float(np.linalg.norm(images)) * float(np.sqrt(op.shape[1] / len(images)))
+    return is_ordinary(norm, op.shape[0] * op.shape[1], op.dtype)
 
 
 class _Fresh:
@@ -318,7 +355,8 @@ def _block(A: Any, k: int) -> int:
     """Vectors at a time.  Narrow blocks need fewer products in all, down to what a product is efficient for.
 
     Sparse products come in widths of 8, 16 and 32.  Of dense arrays in memory 2 k vectors, but 32 to 48, took the least time
-    for the error (measured, k = 20 and 100).  On a device a wide block costs hardly more than a narrow one, and one wider
+    for the error with BLAS (measured, k = 20 and 100).  With lrla's own products it were three registers, which one tile
+    takes, but for few triplets in float32 two.  On a device a wide block costs hardly more than a narrow one, and one wider
     than k sees all copies of a value.
     """
     kind = _arrays.kind(A)
@@ -326,6 +364,8 @@ def _block(A: Any, k: int) -> int:
         return 8 if k <= 40 else 16
     if kind == "host":
         lanes = 64 // _arrays.real_dtype(A).itemsize  # numbers in a vector register
+        if k <= 128 and is_for_tiles(A):
+            return 32 if lanes == 16 and k <= 40 else 3 * lanes
         return max(32, min(48, lanes * -(-2 * k // lanes))) if k <= 128 else 64
     wide = 8 * -(-(k + 4) // 8)
     return max(32, min(48, 2 * k + 8), wide) if wide <= 128 else 64

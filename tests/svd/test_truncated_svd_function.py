@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from lrla import truncated_svd
 from lrla.exceptions import RankDeficientWarning
 from lrla.linalg._operator import as_operator
+from lrla.svd import _truncated
 from lrla.svd._krylov import GramSpace
 from lrla.svd._truncated import METHODS
 from tests._matrices import matrix_with_spectrum, orthogonality_ratio, sparse_matrix
@@ -551,3 +552,58 @@ def test_images_survive_restarts_and_their_own_limit(rng, dtype, max_iter):
         assert np.abs(A @ Vt.T - U * s).max() <= 100 * eps * s[0]
         assert orthogonality_ratio(U) <= 30
         assert orthogonality_ratio(Vt.T) <= 30
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Takes small arrays for those over which no pass is made before the first product."""
+    monkeypatch.setattr(_truncated, "LARGE", 1000)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["auto", "krylov", "krylov2", "randomized", "lapack"])
+@pytest.mark.parametrize("shape", [(500, 400), (400, 500)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_entry_that_is_no_number_is_found_without_a_pass(rng, large, dtype, method, shape, value):
+    A = rng.standard_normal(shape).astype(dtype)
+    A[123, 321] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
+            truncated_svd(A, 5, tol=0.1, method=method, random_state=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("exponent", [-110, -70, -20, 0, 20, 60, 110])
+def test_the_scale_is_known_from_the_first_product(rng, large, dtype, exponent):
+    """From entries whose squares vanish to those whose squares overflow."""
+    A = matrix_with_spectrum(500, 400, 0.8 ** np.arange(400), rng).astype(dtype)
+    power = 2.0 ** (exponent * (1 if dtype == np.float32 else 8))
+    with np.errstate(under="ignore"):
+        scaled = (A * dtype(power)).astype(dtype)
+    exact = np.linalg.svd(scaled.astype(np.longdouble).astype(np.float64), compute_uv=False)[:8]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        s = truncated_svd(scaled, 8, tol=1e-4, method="krylov", random_state=0)[1]
+    np.testing.assert_allclose(s.astype(np.float64) / power, exact / power, rtol=1e-5)
+
+
+def test_a_large_matrix_of_zeros(large):
+    U, s, Vt = truncated_svd(np.zeros((500, 400)), 5, method="krylov", random_state=0)
+    assert not s.any()
+    np.testing.assert_allclose(U.T @ U, np.eye(5), atol=1e-12)
+    np.testing.assert_allclose(Vt @ Vt.T, np.eye(5), atol=1e-12)
+
+
+@pytest.mark.parametrize("spectrum", ["decay", "steps", "flat"])
+@pytest.mark.parametrize("tol", [0.5, 0.3, 0.1])
+@pytest.mark.parametrize("block_size", [16, 24, 32])
+def test_a_low_accuracy_is_the_one_asked_for(rng, large, spectrum, tol, block_size):
+    """Residuals of both sides below tol, and no value wrong by more, with blocks that are narrower than k as well."""
+    j = np.arange(1, 401)
+    values = {"decay": j**-0.5, "steps": 0.8 ** (j // 5), "flat": 1.0 + 0.5 * (400 - j) / 400}[spectrum]
+    A = matrix_with_spectrum(600, 400, values, rng)
+    for matrix in (A, A.astype(np.float32).T):
+        U, s, Vt = truncated_svd(matrix, 20, tol=tol, method="krylov", block_size=block_size, random_state=0)
+        assert np.all(true_residuals(matrix, U, s, Vt) <= 1.1 * tol * s)
+        assert np.all(np.abs(s / values[:20] - 1.0) <= tol)
