@@ -355,7 +355,7 @@ def _leading_of_rows(s: np.ndarray, C: np.ndarray, Rt: np.ndarray) -> tuple[np.n
     others = sums.max(initial=0.0)
     if not others < least:
         return None
-    a, W = np.linalg.eigh(known)
+    a, W = _eigh(known)
     if not max(others, ROUNDING * a[-1]) < a[0] or (4.0 * sums - 3.0 * own).max() > a[0]:
         return None
     Y = C @ W
@@ -363,17 +363,27 @@ def _leading_of_rows(s: np.ndarray, C: np.ndarray, Rt: np.ndarray) -> tuple[np.n
     if Z is None:
         return None
     X = np.vstack([s[:, None] * W, Y + Z])
-    L = np.linalg.cholesky(X.T @ X)
+    L, failed = lapack.dpotrf(X.T @ X, lower=1)
+    if failed:
+        return None
     turned = L.T @ blas.dtrsm(1.0, L, (np.diag(a) + Y.T @ Z), side=1, lower=1, trans_a=1)
-    values, V = np.linalg.eigh((turned + turned.T) / 2.0)
+    values, V = _eigh((turned + turned.T) / 2.0)
     return (values, X @ blas.dtrsm(1.0, L, V[:, ::-1], lower=1, trans_a=1)) if values[0] > others else None
+
+
+def _eigh(S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`numpy.linalg.eigh` of a small symmetric matrix, without a tenth of its time."""
+    values, vectors, failed = lapack.dsyevd(S.T, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("The eigenvalues of an update did not converge.")
+    return values, vectors
 
 
 def _riccati(a: np.ndarray, D: np.ndarray, own: np.ndarray, Y: np.ndarray) -> np.ndarray | None:
     """Z of `_leading_of_rows`, `own` being the diagonal of D; None where the iteration does not contract."""
     np.fill_diagonal(D, 0.0)
     inverse, fixed = 1.0 / (a - own), D @ Y + own * Y
-    Z, before, limit = np.zeros_like(Y), math.inf, float(np.finfo(np.float64).eps) * math.sqrt(a[0])
+    Z, before, limit = fixed * inverse, math.inf, float(np.finfo(np.float64).eps) * math.sqrt(a[0])
     while True:
         new = D @ Z
         new += fixed
