@@ -152,37 +152,39 @@ class Problem:
         return self._found[0], s, Q
 
     def leading_to_tolerance(
-        self, residual: Residual, k: int, tol: float = TOLERANCE
+        self, residual: Residual, k: int, tol: float = TOLERANCE, *known: tuple[np.ndarray, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Leading singular triplets P (m, k), s (k,), Q (n, k)."""
-        m, n = residual.shape
-        most = FULL * min(self.observed.nnz, (m + n) * residual.factors[0].shape[1])
-        dense = min(m, n) <= SMALL and m * n <= max(SMALL**2, most)
-        matrix, options = (residual.toarray(), {}) if dense else (residual, self._krylov_options(residual))
+        """Leading singular triplets P (m, k), s (k,), Q (n, k); `known`: left and right vectors that are nearly right."""
+        dense = self.is_small(residual)
+        matrix, options = (residual.toarray(), {}) if dense else (residual, self._krylov_options(residual, *known))
         with Progress("residual", KRYLOV_STEPS) as progress:
             found = svd.solve(
                 matrix, k, mean=None, seed=self.seed, progress=progress, tol=tol, max_iter=KRYLOV_STEPS, **options
             )
         return found.U, found.s, found.Vt.T
 
-    def _krylov_options(self, residual: Residual) -> dict[str, Any]:
+    def is_small(self, residual: Residual) -> bool:
+        """Whether it is decomposed as a dense array, and so to rounding."""
+        m, n = residual.shape
+        most = FULL * min(self.observed.nnz, (m + n) * residual.factors[0].shape[1])
+        return min(m, n) <= SMALL and m * n <= max(SMALL**2, most)
+
+    def _krylov_options(self, residual: Residual, *known: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
         """Blocks of a cache line: half of the first one from where the last level left the subspace, the rest random."""
         m, n = residual.shape
         width = min(padded(1, residual.dtype), m, n)
-        if self._found is None:
+        sources = [*known, *(() if self._found is None else (self._found,))]
+        if not sources:
             return {"block_size": width}
-        start = self._found[1 if m >= n else 0].T[: width // 2]  # vectors of the shorter side
+        start = np.hstack([pair[1 if m >= n else 0] for pair in sources]).T[: width // 2]  # of the shorter side
         return {"block_size": width - len(start), "v0": start}
 
     def largest(self, factors: Factors, reg: float = math.inf) -> float:
         """The largest singular value of the residual: roughly, to a hundredth, and well where it is near `reg` or below."""
         residual = self.residual(factors)
         P, s, Q = self.leading_to_tolerance(residual, 1, ROUGH_TOLERANCE)
-        if s[0] <= FAR * reg < math.inf:
-            if self._found is not None:  # begin with what was found
-                left, right = self._found
-                self._found = np.hstack([P, left[:, :-1]]), np.hstack([Q, right[:, :-1]])
-            s = self.leading_to_tolerance(residual, 1)[1]
+        if s[0] <= FAR * reg < math.inf and not self.is_small(residual):
+            s = self.leading_to_tolerance(residual, 1, TOLERANCE, (P, Q))[1]
         return float(s[0])
 
     def grow(self, factors: Factors, penalty: Penalty, most: int, *, thorough: bool = False) -> int:
